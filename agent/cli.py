@@ -1,0 +1,205 @@
+"""The command `infertune`. Nothing heavy is imported until a command needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tools.errors import InfertuneError
+
+if TYPE_CHECKING:
+    from tools.observer import Observer
+    from tools.result import SessionResult
+
+STARTED = time.monotonic()
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="infertune",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    help="Make a model cheaper and faster to serve: measure every candidate on this machine, choose the cheapest that "
+    "keeps the promises, and say how many replicas the traffic needs.",
+)
+
+
+class Output(StrEnum):
+    """What is written to standard output."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class SchemaOf(StrEnum):
+    """Documents with a JSON schema."""
+
+    SPEC = "spec"
+    RESULT = "result"
+
+
+Home = Annotated[
+    Path | None,
+    typer.Option("--home", help="Where evidence, artifacts and sessions are kept.", envvar="INFERTUNE_HOME"),
+]
+Target = Annotated[str, typer.Argument(help="A tuning.yaml, or a bundled workload (digits-resnet50, digits-tiny).")]
+
+
+@app.command()
+def optimize(
+    target: Target,
+    home: Home = None,
+    output: Annotated[Output, typer.Option(help="text for people, json prints result.json and nothing else.")] = (
+        Output.TEXT
+    ),
+    time_budget: Annotated[
+        float | None, typer.Option(min=1, help="Seconds after which no new trial is begun; overrides the spec.")
+    ] = None,
+    *,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Measure again what earlier sessions on this machine measured.")
+    ] = False,
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(help="MLflow store; default: SQLite in the home directory.", envvar="MLFLOW_TRACKING_URI"),
+    ] = None,
+) -> None:
+    """Optimize a workload: profile, try, measure, choose, size, record.
+
+    Ctrl-C keeps the best so far. Exit code: 0 when every promise is kept (MET), 3 when not (INFEASIBLE, UNSTABLE),
+    130 when interrupted, 2 for a mistake in the input.
+    """
+    from agent.session import InterruptedSessionError, Options, home_directory
+    from agent.session import optimize as run
+
+    options = Options(
+        home=home_directory(home), tracking_uri=tracking_uri, fresh=fresh, time_budget_s=time_budget
+    )
+    try:
+        with _observer(output, target) as observer:
+            result = run(target, options, observer, STARTED)
+    except InterruptedSessionError as error:
+        typer.echo(f"infertune: {error}", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    _show(result, output)
+    raise typer.Exit({"MET": 0, "INTERRUPTED": EXIT_INTERRUPTED}.get(result.verdict.value, 3))
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write the spec.")] = Path("tuning.yaml"),
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+) -> None:
+    """Write a commented tuning.yaml to start from."""
+    from agent.template import write_template
+
+    write_template(path, force=force)
+    typer.echo(f"Wrote {path}. Fill it in, then: infertune check {path}")
+
+
+@app.command()
+def check(target: Target, home: Home = None) -> None:
+    """Validate a spec, then load the model and one batch, and run it once. Measures and writes nothing."""
+    from agent.check import check_spec
+    from agent.session import home_directory
+
+    for line in check_spec(target, home_directory(home)):
+        typer.echo(line)
+
+
+@app.command()
+def doctor(output: Output = Output.TEXT) -> None:
+    """List what this machine has: CPU features, accelerators, runtimes, versions, and what each missing thing enables."""
+    from agent.doctor import examine, print_report
+
+    found = examine()
+    if output is Output.JSON:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        print_report(found)
+
+
+@app.command()
+def graph() -> None:
+    """Print the agent's graph as Mermaid."""
+    from agent.graph import build_graph
+
+    typer.echo(build_graph().compile().get_graph().draw_mermaid())
+
+
+@app.command()
+def sessions(home: Home = None) -> None:
+    """List the sessions in the home directory, the newest last."""
+    from agent.session import home_directory
+    from agent.sessions import list_sessions
+
+    for line in list_sessions(home_directory(home)):
+        typer.echo(line)
+
+
+@app.command()
+def schema(of: Annotated[SchemaOf, typer.Argument(help="spec or result")] = SchemaOf.SPEC) -> None:
+    """Print the JSON schema of tuning.yaml (for editors) or of result.json (for scripts)."""
+    if of is SchemaOf.SPEC:
+        from tools.spec import spec_schema
+
+        typer.echo(json.dumps(spec_schema(), indent=2))
+    else:
+        from tools.result import SessionResult
+
+        typer.echo(json.dumps(SessionResult.model_json_schema(), indent=2))
+
+
+@app.command()
+def ui(
+    home: Home = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+) -> None:
+    """Open MLflow on the local store, until Ctrl-C."""
+    from agent.session import home_directory
+    from tools.tracking.ui import serve_ui
+
+    raise typer.Exit(serve_ui(home_directory(home), host, port))
+
+
+def main() -> None:
+    """Run the command line: a user's mistake is a sentence and exit 2, our bug keeps its traceback."""
+    try:
+        app()
+    except InfertuneError as error:
+        typer.echo(f"infertune: {error}", err=True)
+        sys.exit(EXIT_USER_ERROR)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+def _observer(output: Output, target: str) -> Observer:
+    from rich.console import Console
+
+    from agent.live import observer_for
+
+    return observer_for(Console(), workload=target, silent=output is Output.JSON)
+
+
+def _show(result: SessionResult, output: Output) -> None:
+    if output is Output.JSON:
+        typer.echo(result.model_dump_json(indent=1))
+        return
+    from rich.console import Console
+
+    from agent.console import print_summary
+
+    print_summary(result, Console())
+
+
+if __name__ == "__main__":
+    main()

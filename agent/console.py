@@ -1,0 +1,130 @@
+"""A finished session in the terminal: the few lines that a person wants to see, within 80 columns."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from tools.contracts import Decision, Verdict
+from tools.report import format as fmt
+from tools.report import rows
+from tools.result import ScalingSummary, SessionResult
+
+_VERDICT_STYLES = {Verdict.MET: "bold green", Verdict.INFEASIBLE: "bold red"}
+_SHORT_NAMES = {
+    "p50": "p50, batch 1",
+    "p95": "p95, batch 1",
+    "p99": "p99, batch 1",
+    "p50 of a batch": "p50",
+    "p95 of a batch": "p95",
+    "p99 of a batch": "p99",
+    "Throughput": "throughput",
+    "Cost per 1,000 requests": "cost / 1,000",
+    "Accuracy": "accuracy",
+    "Accuracy drop": "drop",
+    "Size on disk": "size",
+    "Peak memory": "memory",
+}
+_DIFF_STYLES = {"added": "green", "removed": "red", "head": "dim", "same": ""}
+
+
+def print_summary(result: SessionResult, console: Console) -> None:
+    """Print verdict, baseline against best, decisions, the HPA diff, open gates, and where the files are.
+
+    On a terminal sentences wrap at its width; elsewhere every sentence and path stays on one line, without colour.
+    """
+    console.print()
+    _say(
+        console,
+        Text.assemble(
+            (result.verdict.value, _VERDICT_STYLES.get(result.verdict, "bold yellow")), "  ", fmt.clean(result.summary)
+        ),
+    )
+    if result.baseline is not None or result.best is not None:
+        console.print()
+        console.print(_comparison(result))
+    if result.decisions:
+        _heading(console, "Decisions")
+        for decision in result.decisions:
+            _item(console, Text.assemble((fmt.clean(decision.question), "dim"), " ", *_answer(decision)))
+    if result.scaling is not None:
+        _print_scaling(result.scaling, console)
+    open_gates = [gate for gate in result.gates if not gate.passed]
+    if open_gates:
+        _heading(console, "Open gates")
+        for gate in open_gates:
+            _item(console, Text.assemble((fmt.clean(gate.name), "yellow"), ": ", fmt.clean(gate.detail)))
+    _print_files(result, console)
+
+
+def _answer(decision: Decision) -> tuple[tuple[str, str], str]:
+    chosen, reason = rows.answer(decision)
+    return (chosen, "bold"), f" {reason}" if reason else ""
+
+
+def _comparison(result: SessionResult) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for role, configuration in (("baseline", result.baseline), ("best", result.best)):
+        name = "none" if configuration is None else f"{configuration.recipe}\nbatch {configuration.batch_size}"
+        shown = "\n".join(fmt.clean(line) for line in name.splitlines())
+        table.add_column(Text.assemble((role + "\n", "dim"), shown), overflow="fold")
+    table.add_column("\nratio", style="bold", no_wrap=True)
+    for place, group in enumerate(rows.comparison(result)):
+        if place:
+            table.add_row()
+        for row in group.rows:
+            name = _SHORT_NAMES.get(row.name, row.name)
+            table.add_row(name, _cell(row.baseline), _cell(row.best), row.ratio)
+    return table
+
+
+def _cell(cell: rows.Cell) -> Text:
+    """A value with its interval where both fit: the ends of a price have too many digits for 80 columns."""
+    if not cell.interval or cell.text.startswith("$"):
+        return Text(cell.text)
+    return Text.assemble(cell.text.removesuffix(" points"), " ", (cell.interval, "dim"))
+
+
+def _print_scaling(scaling: ScalingSummary, console: Console) -> None:
+    _heading(console, "Scaling")
+    _item(console, Text(fmt.clean(scaling.sentence)))
+    if scaling.hpa_diff:
+        console.print()
+        for line in rows.diff(scaling.hpa_diff):
+            console.print(Text("  " + line.text, style=_DIFF_STYLES[line.kind]), soft_wrap=True)
+
+
+def _print_files(result: SessionResult, console: Console) -> None:
+    files = {name: str(value) for name, value in result.files.items() if value is not None}
+    if result.scaling is not None and result.scaling.hpa_yaml is not None:
+        files.setdefault("hpa", result.scaling.hpa_yaml)
+    if result.mlflow is not None:
+        run = f", run {result.mlflow.run_id}" if result.mlflow.run_id else ""
+        files["MLflow"] = f"{result.mlflow.tracking_uri}{run}"
+    if not files:
+        return
+    _heading(console, "Files")
+    width = max(len(fmt.label(name)) for name in files)
+    for name, path in files.items():
+        line = Text.assemble("  ", (fmt.label(name).ljust(width), "dim"), "  ", fmt.clean(path))
+        console.print(line, soft_wrap=True)  # a path stays in one piece, to be copied
+
+
+def _heading(console: Console, title: str) -> None:
+    console.print()
+    console.print(Text(title, style="bold"))
+
+
+def _item(console: Console, text: Text) -> None:
+    if console.is_terminal:
+        console.print(Padding(text, (0, 0, 0, 2)))
+    else:
+        console.print(Text.assemble("  ", text), soft_wrap=True)
+
+
+def _say(console: Console, text: Text) -> None:
+    console.print(text, soft_wrap=not console.is_terminal)

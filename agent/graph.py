@@ -1,0 +1,49 @@
+"""The agent, wired."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("LANGGRAPH_STRICT_MSGPACK", "true")  # checkpoints hold plain values only; before the import
+
+from langgraph.graph import END, START, StateGraph  # noqa: E402
+
+from nodes.batch_tuning import batch_tuning  # noqa: E402
+from nodes.confirmation import confirmation  # noqa: E402
+from nodes.context import Context, TuningState  # noqa: E402
+from nodes.planner import next_experiment, planner  # noqa: E402
+from nodes.profiler import profiler  # noqa: E402
+from nodes.quantization_evaluation import quantization_evaluation  # noqa: E402
+from nodes.report import report  # noqa: E402
+from nodes.runtime_evaluation import runtime_evaluation  # noqa: E402
+from nodes.scaling_recommendation import scaling_recommendation  # noqa: E402
+
+EXPERIMENTS = ("runtime_evaluation", "quantization_evaluation", "batch_tuning", "confirmation")
+
+
+def build_graph() -> StateGraph[TuningState, Context]:
+    """Wire the agent. Reading this function is seeing the agent."""
+    graph = StateGraph(TuningState, context_schema=Context)
+    for node in (
+        profiler,
+        planner,
+        runtime_evaluation,
+        quantization_evaluation,
+        batch_tuning,
+        confirmation,
+        scaling_recommendation,
+        report,
+    ):
+        graph.add_node(node)
+    graph.add_edge(START, "profiler")
+    graph.add_edge("profiler", "planner")
+    graph.add_conditional_edges("planner", next_experiment, [*EXPERIMENTS, "scaling_recommendation"])
+    for experiment in EXPERIMENTS:
+        graph.add_edge(experiment, "planner")
+    graph.add_edge("scaling_recommendation", "report")
+    graph.add_edge("report", END)
+    return graph
+
+
+graph = build_graph().compile()
+"""For `langgraph.json`: the platform brings its own checkpointer."""

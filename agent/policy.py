@@ -1,0 +1,206 @@
+"""Which experiment next, and when to stop: pure functions of the evidence."""
+
+from __future__ import annotations
+
+from nodes.context import Proposal
+from tools.contracts import ModelFormat, Option, Precision, Recipe, Step
+from tools.hardware import has_bf16_kernels, has_fp16_kernels, has_int8_kernels
+from tools.selection import breaches, cheapest, configurations
+from tools.view import SessionView, Tried
+
+POLICY_VERSION = "1"
+BUDGET_SHARE = 0.85
+"""Of the session's time: past this no new experiment is proposed, so that choosing and confirming still fit."""
+SWEPT = 2
+"""How many recipes get a batch sweep: the best float and the best of all; the rest lost at batch 1 by a margin."""
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+_TORCH_FORMATS = (ModelFormat.TORCH, ModelFormat.PT2)
+_EXPORT = {
+    ModelFormat.TORCH: (Step(transform="export-onnx"),),
+    ModelFormat.PT2: (Step(transform="export-onnx"),),
+    ModelFormat.ONNX: (),
+}
+_TO_OPENVINO = Step(transform="convert-openvino")
+
+
+class DefaultPolicy:
+    """Float runtimes first, then precisions on the runtimes that can run them, then batch sizes, then confirm."""
+
+    def baseline(self, view: SessionView) -> Recipe:
+        """Return the recipe that runs the model as given: eager for PyTorch, ONNX Runtime for ONNX."""
+        return Recipe(runtime="onnxruntime" if view.workload.source.format is ModelFormat.ONNX else "eager")
+
+    def next(self, view: SessionView) -> Proposal:
+        """Return the next experiment."""
+        baseline = view.baseline
+        if baseline is None or not baseline.ran or view.stopped:
+            why = "the session was interrupted" if view.stopped else "the baseline could not be measured"
+            return Proposal(node="scaling_recommendation", reason=why)
+        out_of_time = view.elapsed_s > BUDGET_SHARE * view.spec.budget.time_s
+        if not out_of_time:
+            for propose in (_float_runtimes, _precisions, _more_accurate, _batch_sizes):
+                proposal = propose(view)
+                if proposal is not None:
+                    return proposal
+        winner, _ = cheapest(
+            configurations(view.ran), view.spec.objective, view.spec.hardware.price_per_hour_usd
+        )
+        if winner is not None and winner.tried.recipe != baseline.recipe:
+            recipe = winner.tried.recipe
+            if view.comparison(recipe) is None and view.edge_cases(recipe) is None:
+                return Proposal(
+                    node="confirmation", recipes=(recipe,), reason=f"{winner.name} leads; it is now timed in turn with the baseline"
+                )
+        why = f"{BUDGET_SHARE:.0%} of the time budget is used" if out_of_time else "no experiment is left that could win"
+        return Proposal(node="scaling_recommendation", reason=why)
+
+
+def _float_runtimes(view: SessionView) -> Proposal | None:
+    """The same arithmetic on other runtimes: what any integer recipe will have to beat."""
+    source = view.workload.source.format
+    wanted = []
+    if source in _TORCH_FORMATS:
+        wanted += [
+            Recipe(runtime="torchscript", steps=(Step(transform="script"),)),
+            Recipe(runtime="compiled"),
+        ]
+    elif source is ModelFormat.TORCHSCRIPT:
+        wanted.append(Recipe(runtime="torchscript"))
+    if source in _EXPORT:
+        wanted += [
+            Recipe(runtime="onnxruntime", steps=_EXPORT[source]),
+            Recipe(runtime="onnxruntime-cuda", steps=_EXPORT[source]),
+        ]
+    wanted.append(Recipe(runtime="openvino", steps=_openvino_steps(view)))
+    return _proposal(view, "runtime_evaluation", wanted, "a float runtime is the yardstick for everything else")
+
+
+def _precisions(view: SessionView) -> Proposal | None:
+    """Lower precisions that this CPU has kernels for."""
+    source = view.workload.source.format
+    hardware = view.hardware
+    openvino = _openvino_steps(view)
+    wanted: list[Recipe] = []
+    skipped: list[Option] = []
+    for precision, supported, kernels in (
+        (Precision.BF16, has_bf16_kernels(hardware), "BF16 (avx512_bf16 or amx_bf16)"),
+        (Precision.FP16, has_fp16_kernels(hardware), "FP16 (avx512_fp16 or amx_fp16)"),
+    ):
+        recipes = [
+            Recipe(runtime="openvino", steps=openvino, precision=precision)
+        ]
+        if source is ModelFormat.TORCH:
+            cast = Step(transform="cast", settings={"precision": precision.value})
+            recipes.append(Recipe(runtime="eager", steps=(cast,), precision=precision))
+        if supported:
+            wanted += recipes
+        else:
+            why = f"this CPU has no {kernels} kernels: it would be emulated"
+            skipped += [Option(name=r.name, rejected_because=why) for r in recipes]
+    if source in _EXPORT:
+        reduce_range = not has_int8_kernels(hardware)
+        wanted += [
+            Recipe(
+                runtime="onnxruntime",
+                steps=(*_EXPORT[source], Step(transform="quantize-dynamic")),
+                precision=Precision.INT8_DYNAMIC,
+            ),
+            Recipe(
+                runtime="onnxruntime",
+                steps=(
+                    *_EXPORT[source],
+                    Step(transform="quantize-static", settings={"reduce_range": True} if reduce_range else {}),
+                ),
+                precision=Precision.INT8_STATIC,
+            ),
+        ]
+    wanted.append(_nncf(view, "performance"))
+    return _proposal(view, "quantization_evaluation", wanted, "lower precision moves fewer bytes", tuple(skipped))
+
+
+def _more_accurate(view: SessionView) -> Proposal | None:
+    """Asymmetric activations, when the fastest INT8 recipe missed the accuracy budget."""
+    performance = view.tried.get(_nncf(view, "performance").digest)
+    if performance is None or performance.accuracy is None:
+        return None
+    if performance.accuracy.drop.value <= view.spec.objective.max_accuracy_drop:
+        return None
+    return _proposal(
+        view,
+        "quantization_evaluation",
+        [_nncf(view, "mixed")],
+        "symmetric INT8 lost too much accuracy; asymmetric activations may lose less",
+    )
+
+
+def _batch_sizes(view: SessionView) -> Proposal | None:
+    """Sweeps for the recipes worth it: the best float, and the best of those that keep the accuracy."""
+    if view.workload.source.fixed_batch is not None:
+        return None
+    candidates = worth_sweeping(view)
+    wanted = [t.recipe for t in candidates if len(t.points) <= 1]
+    if not wanted:
+        return None
+    names = " and ".join(r.name for r in wanted)
+    return Proposal(
+        node="batch_tuning",
+        recipes=tuple(wanted),
+        batch_sizes=BATCH_SIZES,
+        reason=f"{names} lead at batch {view.low_batch}",
+    )
+
+
+def worth_sweeping(view: SessionView) -> list[Tried]:
+    """Return the recipes whose batch curve is worth its time, the fastest first.
+
+    Accuracy, memory and size must be kept already; latency may still change with the batch, and so may be broken only
+    if even the smallest batch breaks it.
+    """
+    objective = view.spec.objective
+    fitting = [
+        c.tried
+        for c in configurations(view.ran)
+        if c.point.batch_size == view.low_batch and not breaches(c, objective)
+    ]
+    ordered = sorted(fitting, key=lambda t: t.first_point.latency_ms.p50.value)
+    floats = [t for t in ordered if t.recipe.precision.is_float]
+    chosen = ordered[:1] + [t for t in floats[:1] if t not in ordered[:1]] + [t for t in ordered[1:]]
+    unique = list({t.recipe.digest: t for t in chosen}.values())
+    return unique[:SWEPT]
+
+
+def _openvino_steps(view: SessionView) -> tuple[Step, ...]:
+    source = view.workload.source.format
+    if source is ModelFormat.TORCHSCRIPT:
+        return (_TO_OPENVINO,)
+    export = _EXPORT[source]
+    exported = next((t for t in view.tried.values() if t.recipe.runtime == "onnxruntime" and t.recipe.steps == export), None)
+    if source in _TORCH_FORMATS and exported is not None and not exported.ran:
+        # ONNX could not take it: OpenVINO reads TorchScript (traced) or the exported program by itself
+        return (_TO_OPENVINO,) if source is ModelFormat.PT2 else (Step(transform="script"), _TO_OPENVINO)
+    return (*export, _TO_OPENVINO)
+
+
+def _nncf(view: SessionView, preset: str) -> Recipe:
+    return Recipe(
+        runtime="openvino",
+        steps=(*_openvino_steps(view), Step(transform="quantize-nncf", settings={"preset": preset})),
+        precision=Precision.INT8_STATIC,
+    )
+
+
+def _proposal(
+    view: SessionView, node: str, wanted: list[Recipe], reason: str, skipped: tuple[Option, ...] = ()
+) -> Proposal | None:
+    """Keep what is new and can run here; None when nothing is."""
+    new = [r for r in wanted if r.digest not in view.tried]
+    runnable = tuple(r for r in new if view.availability[r.runtime].available)
+    absent = tuple(
+        Option(name=r.name, rejected_because=view.availability[r.runtime].reason)
+        for r in new
+        if not view.availability[r.runtime].available
+    )
+    if not runnable:
+        return None
+    return Proposal(node=node, recipes=runnable, skipped=(*skipped, *absent), reason=reason)

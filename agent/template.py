@@ -1,0 +1,72 @@
+"""The commented spec that `infertune init` writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tools.artifacts import write_file
+from tools.errors import SpecError
+
+TEMPLATE = """\
+# yaml-language-server: $schema=./tuning.schema.json
+# What infertune should optimize. Paths are relative to this file. `infertune check` validates it.
+version: 1
+
+workload:
+  name: my-model                      # lower case, digits and dashes
+  model:                              # exactly one of factory, onnx, pt2, torchscript
+    factory: model.py:build           # a function that returns a torch.nn.Module
+    # weights: weights.safetensors    # or a .pt state dict (loaded with weights_only=True)
+    # onnx: model.onnx
+    # pt2: model.pt2                  # torch.export.save
+    # torchscript: model.ts           # torch.jit.save
+  evaluation:                         # held out: accuracy is measured on these
+    factory: data.py:evaluation       # a function that yields (inputs, targets) batches
+    # npz: evaluation.npz             # arrays `inputs` and `targets`
+    # limit: 1000                     # use at most so many items
+  # calibration:                      # for static INT8; default: a part of the evaluation data
+  #   factory: data.py:calibration
+  metric: top1                        # top1, top5, mse, cosine, or metric.py:function(outputs, targets)
+  # preprocess: data.py:preprocess    # then the data are raw items, and preprocessing is timed in the profile
+  # postprocess: data.py:postprocess
+
+objective:
+  minimize: cost                      # cost (per 1,000 requests), latency or size
+  p99_ms: 50                          # the SLO
+  max_accuracy_drop: 0.01             # against the model as given; 0.01 is one point of top1
+  # max_memory_mb: 2000
+  # max_size_mb: 100
+
+hardware:
+  price_per_hour_usd: 0.10            # of one replica's machine, or its share of it
+  # name: c7i.large
+  # threads: 2                        # CPU threads of a replica; default: all of this machine
+
+traffic:                              # for the number of replicas; exactly one of trace and rate_rps
+  rate_rps: 100
+  # trace: traffic.csv                # columns: second, rps
+
+# hpa:
+#   file: hpa.yaml                    # the autoscaling/v2 HorizontalPodAutoscaler of today; it is never written to
+
+budget:
+  time_s: 900                         # no new trial after this
+  trial_s: 300                        # a single trial is killed after this
+"""
+
+
+def write_template(path: Path, *, force: bool) -> None:
+    """Write the template, and the JSON schema that editors use beside it.
+
+    Raises:
+        SpecError: the file is there already and `force` is not given.
+        StorageError: the folder cannot be written.
+    """
+    import json
+
+    from tools.spec import spec_schema
+
+    if path.exists() and not force:
+        raise SpecError("is there already.", where=str(path), fix="Give another name, or --force to overwrite it.")
+    write_file(path, TEMPLATE)
+    write_file(path.parent / "tuning.schema.json", json.dumps(spec_schema(), indent=2) + "\n")

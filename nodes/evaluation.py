@@ -1,0 +1,45 @@
+"""What runtime and quantization evaluation share: try the proposed recipes, then choose at the smallest batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from nodes.context import Context, Proposal, TuningState, decision_id
+from tools.contracts import Decision, Evidence, EvidenceKind
+from tools.selection import as_option, cheapest, configurations, not_run_option
+from tools.view import Tried
+
+
+def try_all(context: Context, proposal: Proposal) -> None:
+    """Measure each proposed recipe; whatever becomes of it is evidence."""
+    for recipe in proposal.recipes:
+        if context.bench.stopped:
+            return
+        context.bench.trial(recipe, reference=baseline_trial(context), batch_size=context.view().low_batch)
+
+
+def baseline_trial(context: Context) -> Evidence:
+    """Return the evidence that accuracy is paired with."""
+    return context.view().of_kind(EvidenceKind.TRIAL)[0]
+
+
+def decide_among(
+    state: TuningState, context: Context, *, node: str, question: str, tried: Iterable[Tried], proposal: Proposal
+) -> Decision:
+    """Choose the best of these recipes at the smallest batch, with every other one as an option beside it."""
+    view = context.view()
+    objective, price = view.spec.objective, view.spec.hardware.price_per_hour_usd
+    considered = list(tried)
+    measured = [c for c in configurations(considered) if c.point.batch_size == view.low_batch]
+    winner, why = cheapest(measured, objective, price)
+    options = [as_option(c, objective, price) for c in measured]
+    options += [not_run_option(t) for t in considered if not t.ran]
+    return Decision(
+        id=decision_id(state),
+        node=node,
+        question=question,
+        options=(*options, *proposal.skipped),
+        chosen=None if winner is None else winner.name,
+        rule=f"smallest {objective.minimize} within every constraint; ties within the noise go to the simpler recipe",
+        reason=why,
+    )

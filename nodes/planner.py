@@ -1,0 +1,33 @@
+"""Look at the evidence and pick the next experiment, or stop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langgraph.runtime import Runtime
+
+from nodes.context import Context, TuningState, decision_id
+from tools.contracts import Decision, Option
+
+
+def planner(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any]:
+    """Ask the policy, and record what it proposes and what it leaves out."""
+    context = runtime.context
+    context.observer.budget(context.elapsed_s, context.spec.budget.time_s)
+    proposal = context.policy.next(context.view())
+    options = tuple(Option(name=recipe.name) for recipe in proposal.recipes) + proposal.skipped
+    decision = Decision(
+        id=decision_id(state),
+        node="planner",
+        question="What next?",
+        options=options,
+        chosen=proposal.node,
+        rule="the first experiment in the policy's order that is still open and fits the time",
+        reason=proposal.reason,
+    )
+    return {"proposal": proposal.model_dump(mode="json"), "decisions": [context.record(decision)]}
+
+
+def next_experiment(state: TuningState) -> str:
+    """Return the node that the proposal names: the planner's outgoing edge."""
+    return str(state["proposal"]["node"])

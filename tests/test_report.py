@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import io
+import math
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from sample_result import BASELINE, empty_result, failed, sample_result, trials
+
+from agent.console import print_summary
+from tools.contracts import Interval, Verdict
+from tools.report import format as fmt
+from tools.report import rows
+from tools.report.html import render, render_task
+from tools.report.labels import overlap
+from tools.report.pareto import pareto, pareto_front
+from tools.result import SessionResult
+from tools.spec import Objective
+
+SECTIONS = (
+    "verdict",
+    "comparison",
+    "trials",
+    "batch",
+    "decisions",
+    "gates",
+    "scaling",
+    "profile",
+    "edge-cases",
+    "environment",
+    "files",
+    "glossary",
+)
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> $x_1$ {{ 7*7 }} \x1b[31m\x00\u202e\ud800 层 [red]"
+FREE_TEXT = {
+    "summary", "workload", "session", "recipe", "reason", "question", "chosen", "rule", "name", "detail", "path",
+    "operator", "bottleneck", "notes", "sentence", "source", "hpa_diff", "cpu", "constraint", "sla_reason",
+    "job_reason", "rejected_because", "artifact", "report", "journal", "tracking_uri", "run_id", "torch", "created",
+}  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Collects what a browser would act on."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    @property
+    def ids(self) -> list[str | None]:
+        return [value for name, value in self.attributes if name == "id"]
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return render(sample_result())
+
+
+def poisoned(value: Any, key: str = "") -> Any:
+    if isinstance(value, dict):
+        return {k: poisoned(v, k) for k, v in value.items()}
+    if isinstance(value, list):
+        return [poisoned(v, key) for v in value]
+    return value + HOSTILE if isinstance(value, str) and key in FREE_TEXT else value
+
+
+def hostile_result() -> SessionResult:
+    return SessionResult.model_validate(poisoned(sample_result().model_dump(mode="json")))
+
+
+def summary_of(result: SessionResult, **options: Any) -> str:
+    console = Console(record=True, width=80, file=io.StringIO(), **options)
+    print_summary(result, console)
+    return console.export_text(styles=options.get("force_terminal", False))
+
+
+def test_every_section_is_on_the_page_and_linked(page):
+    parsed = Page(page)
+    assert set(SECTIONS) <= set(parsed.ids)
+    links = {v for n, v in parsed.attributes if n == "href" and v and v.startswith("#")}
+    assert {f"#{s}" for s in SECTIONS if s != "verdict"} <= links
+    assert {link[1:] for link in links} <= set(parsed.ids)
+
+
+def test_ids_are_unique_across_all_plots(page):
+    ids = Page(page).ids
+    assert len(ids) == len(set(ids))
+
+
+def test_the_page_loads_nothing_from_outside(page):
+    without_namespaces = re.sub(r'xmlns(:\w+)?="[^"]*"', "", page)
+    assert not re.search(r"https?://|//[a-z]+\.|@import|\bsrc=", without_namespaces)
+    assert set(re.findall(r"url\((.)", page)) <= {"#"}
+    assert "default-src 'none'" in page
+    assert not {"script", "link", "img", "iframe", "object"} & set(Page(page).tags)
+
+
+def test_the_page_is_small_and_the_same_every_time(page):
+    assert len(page.encode()) < 1_000_000
+    assert render(sample_result()) == page
+
+
+def test_the_plots_are_well_formed_and_described(page):
+    drawings = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
+    assert len(drawings) == 4
+    for drawing in drawings:
+        root = ET.fromstring(drawing)
+        assert root.get("role") == "img"
+        assert root.get("aria-label")
+    assert page.count("<figcaption>") == 4
+
+
+def test_the_plots_take_their_colours_from_the_page(page):
+    for drawing in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL):
+        assert "#0a0b" not in drawing
+        assert "var(--ink)" in drawing or "var(--best)" in drawing
+        assert "DejaVu" not in drawing
+        assert "<style" not in drawing
+
+
+def test_text_from_outside_is_shown_and_never_acted_on():
+    page = render(hostile_result())
+    parsed = Page(page)
+    assert not {"script", "img"} & set(parsed.tags)
+    assert not any(name.startswith("on") for name, _ in parsed.attributes)
+    assert "&lt;script&gt;alert(1)" in page
+    assert "{{ 7*7 }}" in page
+    assert not re.search("[\x00\x1b\u202e]", page)
+    page.encode()
+    for drawing in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL):
+        ET.fromstring(drawing)
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_a_session_in_which_nothing_was_measured_has_a_page_and_a_summary(verdict):
+    result = empty_result(verdict)
+    page = render(result)
+    assert set(SECTIONS) <= set(Page(page).ids)
+    assert "<svg" not in page
+    assert verdict.value in page
+    assert verdict.value in summary_of(result)
+
+
+def test_an_infeasible_session_shows_the_baseline_and_the_broken_promise():
+    full = sample_result()
+    broken = full.margins[0].model_copy(update={"margin": -3.0})
+    result = full.model_copy(
+        update={
+            "verdict": Verdict.INFEASIBLE, "best": None, "ratio": None, "margins": (broken,),
+            "trials": (*trials()[:1], failed(BASELINE, "crashed", "SIGSEGV", 1.0)), "batch": None, "scaling": None,
+        }
+    )  # fmt: skip
+    page = render(result)
+    assert "broken" in page
+    assert "SIGSEGV" in page
+    assert "eager fp32" in summary_of(result)
+
+
+def test_accuracy_that_is_no_number_and_unknown_operators_are_drawn_around():
+    result = sample_result()
+    spoiled = result.trials[5].model_copy(update={"accuracy": math.nan})
+    page = render(result.model_copy(update={"trials": (*result.trials, spoiled)}))
+    assert "not a number" in page
+
+
+def test_a_metric_that_counts_errors_turns_the_plot_over(monkeypatch):
+    monkeypatch.setattr(rows, "metric_of", lambda _: "mse")
+    assert pareto(sample_result()) is not None
+
+
+def test_failed_trials_are_listed_with_their_reason(page):
+    assert "Input partition has more than one output node" in page
+    assert "killed after 300 s while building" in page
+
+
+def test_decisions_unfold_to_their_options_and_evidence(page):
+    assert page.count("<li><details>") == len(sample_result().decisions)
+    evidence = sample_result().decisions[1].options[0].evidence[0]
+    assert f"<code>{evidence}</code>" in page
+
+
+def test_the_task_writes_the_page_from_json(tmp_path):
+    path = tmp_path / "session" / "report.html"
+    assert render_task(sample_result().model_dump(mode="json"), str(path)) == str(path)
+    assert path.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_baseline_and_best_are_compared_at_batch_one_and_at_their_own_batch():
+    alone, serving, kept = rows.comparison(sample_result())
+    assert (alone.rows[0].baseline.text, alone.rows[0].best.text) == ("13.0 ms", "1.05 ms")
+    assert alone.rows[0].ratio == "12.4x [12.1, 12.7]"
+    assert serving.rows[0].best.text == "13.3 ms"
+    assert kept.rows[2].ratio == "3.91x"
+
+
+def test_the_front_holds_what_no_other_point_beats():
+    assert pareto_front([(1.0, 0.9), (2.0, 0.95), (3.0, 0.95), (0.5, 0.2), (1.0, 0.8)]) == {0, 1, 3}
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 100), st.floats(0, 1)), min_size=1, max_size=20))
+def test_every_point_off_the_front_is_beaten_by_one_on_it(points):
+    front = pareto_front(points)
+    assert front
+    for i, (x, y) in enumerate(points):
+        if i not in front:
+            assert any(points[j][0] <= x and points[j][1] >= y for j in front)
+
+
+def test_boxes_that_only_touch_do_not_overlap():
+    assert not overlap((0, 0, 1, 1), (1, 0, 2, 1))
+    assert overlap((0, 0, 1, 1), (0.5, 0.5, 2, 2))
+
+
+def test_numbers_are_written_with_sensible_precision():
+    assert fmt.ms(1.034) == "1.03 ms"
+    assert fmt.ms(9.999) == "10.0 ms"
+    assert fmt.rate(2543.2) == "2,540/s"
+    assert fmt.usd(0.0093) == "$0.00930"
+    assert fmt.usd(64.7) == "$64.70"
+    assert fmt.ratio(Interval(value=12.43, low=12.1, high=12.71, n=60)) == "12.4x [12.1, 12.7]"
+    assert fmt.drop(-1e-9, "top1") == "+0.00 points"
+    assert fmt.drop(0.0017, "top5") == "+0.17 points"
+    assert fmt.drop(0.0017, "mse") == "+0.0017"
+    assert fmt.accuracy(0.9816, "top1") == "98.16 %"
+    assert fmt.accuracy(0.9816, "cosine") == "0.9816"
+    assert fmt.number(math.inf) == "infinite"
+
+
+def test_durations_are_written_as_people_say_them():
+    assert [fmt.seconds(s) for s in (0.4, 48, 192, 300, 3900, 86400)] == [
+        "0.4 s", "48 s", "3 min 12 s", "5 min", "1 h 05 min", "24 h",
+    ]  # fmt: skip
+
+
+def test_values_take_their_unit_from_their_name():
+    assert fmt.quantity("p50_ms", 1.05) == "1.05 ms"
+    assert fmt.quantity("size_mb", 24.1) == "24.1 MB"
+    assert fmt.quantity("stable", value=True) == "yes"
+    assert fmt.quantity("batch", 1200) == "1,200"
+    assert fmt.quantity("x", None) == fmt.NOTHING
+    assert fmt.label("p50_ms") == "p50"
+
+
+def test_the_objective_is_said_in_words():
+    asked = Objective(minimize="latency", p99_ms=25, max_accuracy_drop=0.01, max_size_mb=50)
+    assert fmt.objective(asked, "top1") == (
+        "lowest latency, p99 at most 25.0 ms, accuracy drop at most 1.00 points, size at most 50.0 MB"
+    )
+
+
+@given(st.floats(1e-9, 1e12))
+def test_three_significant_digits_are_within_half_a_percent(value):
+    shown = float(fmt.number(value).replace(",", ""))
+    assert shown == pytest.approx(value, rel=0.0051)
+
+
+@given(st.text())
+def test_cleaned_text_is_one_visible_line(text):
+    shown = fmt.clean(text)
+    assert len(shown.splitlines()) <= 1
+    assert shown.encode().decode() == shown
+    assert fmt.clean(shown) == shown
+
+
+def test_the_summary_fits_eighty_columns_on_a_terminal():
+    text = summary_of(sample_result(), force_terminal=False)
+    table = text[text.index("baseline") : text.index("Decisions")]
+    assert max(len(line) for line in table.splitlines()) <= 80
+    for part in ("MET", "12.4x [12.1, 12.7]", "Decisions", "maxReplicas: 8", "Open gates", "report.html"):
+        assert part in text
+
+
+def test_the_summary_is_coloured_on_a_terminal_only():
+    assert "\x1b[" in summary_of(sample_result(), force_terminal=True, color_system="standard")
+    assert "\x1b[" not in summary_of(sample_result(), force_terminal=False)
+
+
+def test_sentences_and_paths_stay_on_one_line_in_a_pipe():
+    text = summary_of(sample_result())
+    assert sample_result().summary in text
+    assert f"{sample_result().files['report']}\n" in text
+
+
+def test_the_summary_shows_text_from_outside_as_it_is():
+    text = summary_of(hostile_result())
+    assert "[red]" in text
+    assert not re.search("[\x00\x1b\u202e]", text)

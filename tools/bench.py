@@ -1,0 +1,423 @@
+"""The bench: asks the machine one question at a time, isolates it, times it, and never asks twice.
+
+Every question has an id, the digest of everything that its answer depends on. What the store already answers is not
+measured again; what is measured is stored before it is used.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from tools.contracts import (
+    PROTOCOL_VERSION,
+    ArtifactRef,
+    BuildResult,
+    ComparisonResult,
+    Evidence,
+    EvidenceKind,
+    Failed,
+    Hardware,
+    Measured,
+    Outcome,
+    Recipe,
+    Result,
+    Step,
+    TrialResult,
+    Unstable,
+    WorkloadInfo,
+    digest_of,
+)
+from tools.evidence import EvidenceStore
+from tools.observer import Observer
+from tools.runtimes import get_runtime
+from tools.transforms import check_order
+from tools.worker import Returned, TaskOutcome, Worker
+
+INTERRUPTED = "interrupted"
+_RESULT: TypeAdapter[Result] = TypeAdapter(Result)
+_REUSABLE = ("measured", "failed", "unstable")
+"""Outcomes that answer for later sessions too; a time-out or a kill may turn out differently on a quieter day."""
+
+
+@dataclass(frozen=True)
+class BenchLimits:
+    """Seconds that things may take."""
+
+    trial_s: float = 300.0
+    screen_point_s: float = 6.0
+    sweep_point_s: float = 8.0
+    comparison_rounds: int = 16
+    comparison_block_s: float = 0.15
+
+
+@dataclass
+class Bench:
+    """Measures, caches, isolates.
+
+    Args:
+        home: where artifacts, raw samples and logs go.
+        workload: what is tuned.
+        hardware: this machine.
+        versions: of the libraries that matter.
+        threads: CPU threads that a replica has.
+        torch_worker: warm process that has imported torch.
+        light_worker: warm process without it: replicas that need no torch are measured there, and so use less memory.
+        store: where evidence goes.
+        observer: who is told what happens.
+        limits: how long things may take.
+        on_evidence: called with each evidence that this session uses, new or found, before it is used.
+        fresh: measure again what the store already answers.
+    """
+
+    home: Path
+    workload: WorkloadInfo
+    hardware: Hardware
+    versions: dict[str, str]
+    threads: int
+    torch_worker: Worker
+    light_worker: Worker
+    store: EvidenceStore
+    observer: Observer
+    limits: BenchLimits = field(default_factory=BenchLimits)
+    on_evidence: Callable[[Evidence], None] = lambda _: None
+    fresh: bool = False
+    spent_s: float = 0.0
+    """Seconds spent in workers so far."""
+    stopped: bool = False
+    _seen: dict[str, Evidence] = field(default_factory=dict)
+    _current: Worker | None = None
+
+    def stop(self) -> None:
+        """Kill what runs and answer every later question with `Failed(reason="interrupted")`. For signal handlers."""
+        self.stopped = True
+        if self._current is not None:
+            self._current.cancel()
+
+    def profile(self, baseline: Recipe) -> Evidence:
+        """Profile the workload's own model. The Chrome trace goes below `home/traces/`."""
+        trace = self.home / "traces" / f"{self.workload.digest}.json"
+        return self._ask(
+            EvidenceKind.PROFILE,
+            baseline,
+            {"threads": self.threads},
+            lambda label: self._run(
+                self.torch_worker,
+                "tools.measure.profile:profile_workload",
+                {
+                    "workload": self.workload.model_dump(mode="json"),
+                    "hardware": self.hardware.model_dump(mode="json"),
+                    "trace_path": str(trace),
+                    "threads": self.threads,
+                },
+                label,
+            ),
+            headline="where the time goes",
+        )
+
+    def trial(self, recipe: Recipe, *, reference: Evidence | None, batch_size: int = 1) -> Evidence:
+        """Build a candidate and measure it at one batch size, with its accuracy on the held-out items.
+
+        Args:
+            recipe: the candidate.
+            reference: the baseline's trial, to pair the accuracy with; None when this is the baseline.
+            batch_size: usually 1.
+        """
+        return self._measure(EvidenceKind.TRIAL, recipe, [batch_size], reference, with_accuracy=True)
+
+    def sweep(self, recipe: Recipe, batch_sizes: Sequence[int]) -> Evidence:
+        """Measure a candidate at rising batch sizes; stops early where throughput no longer rises."""
+        return self._measure(EvidenceKind.SWEEP, recipe, list(batch_sizes), None, with_accuracy=False)
+
+    def compare(self, baseline: Evidence, candidate: Evidence, *, batch_size: int, low_batch: int = 1) -> Evidence:
+        """Time baseline and candidate in turn. Both must have been measured."""
+        sides = {}
+        for name, evidence in (("baseline", baseline), ("candidate", candidate)):
+            result = trial_result(evidence)
+            assert result is not None, f"{name} was not measured"
+            sides[name] = {
+                "artifact": result.artifact.model_dump(mode="json"),
+                "recipe": evidence.recipe.model_dump(mode="json"),
+            }
+        parameters = {
+            "baseline": baseline.recipe.digest,
+            "baseline_batch": low_batch,
+            "candidate_batch": batch_size,
+            "candidate_low_batch": low_batch,
+            "threads": self.threads,
+            "rounds": self.limits.comparison_rounds,
+            "block_s": self.limits.comparison_block_s,
+        }
+        arguments = {
+            "workload": self.workload.model_dump(mode="json"),
+            **sides,
+            **{k: v for k, v in parameters.items() if k != "baseline"},
+        }
+        return self._ask(
+            EvidenceKind.COMPARISON,
+            candidate.recipe,
+            parameters,
+            lambda label: self._run(self.torch_worker, "tools.measure.comparison:run_comparison", arguments, label),
+            headline=f"{baseline.recipe.name} against {candidate.recipe.name}, in turn",
+        )
+
+    def edge_cases(self, candidate: Evidence, batch_sizes: Sequence[int]) -> Evidence:
+        """Give a measured candidate unusual inputs."""
+        result = trial_result(candidate)
+        assert result is not None, "the candidate was not measured"
+        parameters = {"batch_sizes": list(batch_sizes), "threads": self.threads}
+        return self._ask(
+            EvidenceKind.EDGE_CASES,
+            candidate.recipe,
+            parameters,
+            lambda label: self._run(
+                self._worker_for(candidate.recipe),
+                "tools.measure.edge_cases:run_edge_cases",
+                {
+                    "workload": self.workload.model_dump(mode="json"),
+                    "artifact": result.artifact.model_dump(mode="json"),
+                    "recipe": candidate.recipe.model_dump(mode="json"),
+                    **parameters,
+                },
+                label,
+            ),
+            headline=f"edge cases of {candidate.recipe.name}",
+        )
+
+    def background(self, task: str, arguments: dict[str, Any], *, label: str) -> TaskOutcome:
+        """Run something that is no trial (a report, the record) away from the main process."""
+        return self.light_worker.run(task, arguments, label=label, limit_s=self.limits.trial_s)
+
+    # --- how a question is asked -------------------------------------------------------------------------------
+
+    def _measure(
+        self,
+        kind: EvidenceKind,
+        recipe: Recipe,
+        batch_sizes: list[int],
+        reference: Evidence | None,
+        *,
+        with_accuracy: bool,
+    ) -> Evidence:
+        point_s = self.limits.screen_point_s if kind is EvidenceKind.TRIAL else self.limits.sweep_point_s
+        parameters = {
+            "batch_sizes": batch_sizes,
+            "threads": self.threads,
+            "point_s": point_s,
+            "reference": None if reference is None else reference.id,
+        }
+
+        def run(label: str) -> TaskOutcome:
+            before = self.spent_s
+            built = self._build(recipe)
+            if not isinstance(built, ArtifactRef):
+                return built
+            return self._run(
+                self._worker_for(recipe),
+                "tools.measure.trial:run_trial",
+                {
+                    "workload": self.workload.model_dump(mode="json"),
+                    "artifact": built.model_dump(mode="json"),
+                    "recipe": recipe.model_dump(mode="json"),
+                    "batch_sizes": batch_sizes,
+                    "threads": self.threads,
+                    "point_max_s": point_s,
+                    "raw": str(self.raw_path(label)),
+                    "reference": None if reference is None else str(self.raw_path(reference.id)),
+                    "with_accuracy": with_accuracy,
+                    "build_s": self.spent_s - before,
+                },
+                label,
+            )
+
+        return self._ask(kind, recipe, parameters, run, headline=recipe.name)
+
+    def raw_path(self, identity: str) -> Path:
+        """Return where the raw samples of an evidence are."""
+        return self.home / "raw" / f"{identity}.npz"
+
+    def _build(self, recipe: Recipe) -> ArtifactRef | TaskOutcome:
+        """Apply the recipe's steps one after the other, reusing every prefix that was built before."""
+        check_order(self.workload.source.format, recipe.steps)
+        artifact = self.workload.source
+        for index, step in enumerate(recipe.steps):
+            prefix = Recipe(steps=recipe.steps[: index + 1], runtime="build")
+            evidence = self._ask(
+                EvidenceKind.BUILD,
+                prefix,
+                {"from": artifact.digest, "calibration": self.workload.calibration.digest},
+                lambda label, artifact=artifact, step=step: self._run_step(artifact, step, label),  # type: ignore[misc]
+                headline=f"{step.transform}",
+            )
+            match evidence.outcome:
+                case Measured(result=BuildResult(artifact=made)):
+                    artifact = made
+                case Measured() | Unstable():
+                    raise AssertionError("a build answers with an artifact")
+                case failure:
+                    return failure
+        return artifact
+
+    def _run_step(self, artifact: ArtifactRef, step: Step, label: str) -> TaskOutcome:
+        outcome = self._run(
+            self.torch_worker,
+            "tools.transforms:apply_step",
+            {
+                "artifact": artifact.model_dump(mode="json"),
+                "workload": self.workload.model_dump(mode="json"),
+                "step": step.model_dump(mode="json"),
+                "root": str(self.home / "artifacts"),
+            },
+            label,
+        )
+        if isinstance(outcome, Returned):
+            return Returned(value={"kind": "build", "artifact": outcome.value})
+        return outcome
+
+    def _ask(
+        self,
+        kind: EvidenceKind,
+        recipe: Recipe,
+        parameters: dict[str, Any],
+        run: Callable[[str], TaskOutcome],
+        *,
+        headline: str,
+    ) -> Evidence:
+        identity = self._identity(kind, recipe, parameters)
+        known = self._seen.get(identity) or (None if self.fresh else self._stored(identity))
+        if known is not None:
+            self._use(known)
+            return known
+        started = time.perf_counter()
+        self.observer.started(f"{kind.value}: {headline}")
+        outcome: Outcome = Failed(stage="starting", reason=INTERRUPTED)
+        if not self.stopped:
+            outcome = _as_outcome(run(identity))
+        evidence = Evidence(
+            id=identity,
+            kind=kind,
+            workload=self.workload.digest,
+            recipe=recipe,
+            parameters=parameters,
+            hardware=self.hardware.digest,
+            versions=self.versions,
+            outcome=outcome,
+            seconds=time.perf_counter() - started,
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        )
+        if not (isinstance(outcome, Failed) and outcome.reason == INTERRUPTED):
+            self.store.put(evidence)
+            self._use(evidence)
+        self.observer.finished(
+            f"{kind.value}: {headline}",
+            outcome=outcome.outcome,
+            headline=describe(evidence),
+            seconds=evidence.seconds,
+        )
+        return evidence
+
+    def _identity(self, kind: EvidenceKind, recipe: Recipe, parameters: dict[str, Any]) -> str:
+        return digest_of(
+            {
+                "kind": kind,
+                "workload": self.workload.digest,
+                "recipe": recipe.model_dump(mode="json"),
+                "parameters": parameters,
+                "hardware": self.hardware.digest,
+                "versions": self.versions,
+                "protocol": PROTOCOL_VERSION,
+            }
+        )
+
+    def _stored(self, identity: str) -> Evidence | None:
+        """Evidence of an earlier session, if it still stands: its files are there, and its outcome says something."""
+        found = self.store.get(identity)
+        if found is None or found.outcome.outcome not in _REUSABLE:
+            return None
+        match found.outcome:
+            case Measured(result=BuildResult(artifact=artifact)):
+                return found if Path(artifact.directory).is_dir() else None
+            case Measured(result=TrialResult(artifact=artifact)) | Unstable(result=TrialResult(artifact=artifact)):
+                return found if Path(artifact.directory).is_dir() and self.raw_path(found.id).is_file() else None
+        return found
+
+    def _use(self, evidence: Evidence) -> None:
+        if evidence.id not in self._seen:
+            self._seen[evidence.id] = evidence
+            self.on_evidence(evidence)
+
+    def _worker_for(self, recipe: Recipe) -> Worker:
+        return self.torch_worker if get_runtime(recipe.runtime).needs_torch else self.light_worker
+
+    def _run(self, worker: Worker, task: str, arguments: dict[str, Any], label: str) -> TaskOutcome:
+        if self.stopped:
+            return Failed(stage="starting", reason=INTERRUPTED)
+        started = time.perf_counter()
+        self._current = worker
+        try:
+            return worker.run(
+                task, arguments, label=label, limit_s=self.limits.trial_s, on_event=self.observer.event
+            )
+        finally:
+            self._current = None
+            self.spent_s += time.perf_counter() - started
+
+
+def trial_result(evidence: Evidence | None) -> TrialResult | None:
+    """Return what a trial or a sweep measured, or None when it did not get that far."""
+    match evidence:
+        case Evidence(outcome=Measured(result=TrialResult() as result) | Unstable(result=TrialResult() as result)):
+            return result
+    return None
+
+
+def describe(evidence: Evidence) -> str:
+    """Return one line about an outcome, for a person."""
+    match evidence.outcome:
+        case Measured(result=TrialResult() as r) | Unstable(result=TrialResult() as r):
+            last = r.points[-1]
+            text = f"batch {last.batch_size}: p50 {last.latency_ms.p50.value:.2f} ms, {last.throughput_rps.value:,.0f}/s"
+            return text if r.accuracy is None else f"{text}, {r.accuracy.metric} {r.accuracy.value.value:.4f}"
+        case Measured(result=BuildResult(artifact=artifact)):
+            return f"{artifact.size_mb:.1f} MB {artifact.format.value}"
+        case Measured(result=ComparisonResult() as c):
+            return f"p50 {c.p50.value:.1f}x, throughput {c.throughput.value:.1f}x"
+        case Measured():
+            return "done"
+        case outcome:
+            return reason(outcome)
+
+
+def reason(outcome: Outcome) -> str:
+    """Return why an outcome is not a measurement, as a sentence; empty for one that is."""
+    match outcome.outcome:
+        case "measured":
+            return ""
+        case "failed":
+            return f"failed while {outcome.stage}: {outcome.reason}"
+        case "timed_out":
+            return f"killed after {outcome.limit_s:.0f} s while {outcome.stage}"
+        case "out_of_memory":
+            return f"ran out of memory while {outcome.stage}"
+        case "crashed":
+            return f"crashed ({outcome.signal}) while {outcome.stage}"
+        case _:
+            return outcome.reason
+
+
+def _as_outcome(outcome: TaskOutcome) -> Outcome:
+    if not isinstance(outcome, Returned):
+        return outcome
+    result = _RESULT.validate_python(outcome.value)
+    if isinstance(result, TrialResult) and result.points and not result.points[0].stable:
+        return Unstable(
+            result=result,
+            reason=f"the median at batch {result.points[0].batch_size} did not settle within its time",
+        )
+    return Measured(result=result)

@@ -1,0 +1,211 @@
+"""The worker task that measures one candidate: latency at each batch size, then accuracy on the held-out items."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tools.artifacts import write_file
+from tools.contracts import Accuracy, ArtifactRef, BatchPoint, Recipe, TrialResult, WorkloadInfo
+from tools.measure.latency import SamplingLimits, sample
+from tools.measure.statistics import Samples, latency, paired_drop, score_interval, throughput
+from tools.runtimes import Runner, Runtime, get_runtime
+from tools.worker import emit, stage
+
+EVALUATION_BATCH = 32
+FLAT_GAIN = 1.02
+"""A doubling of the batch that raises throughput by less than this is flat; a sweep stops after two of them."""
+
+
+def run_trial(
+    workload: dict[str, Any],
+    artifact: dict[str, Any],
+    recipe: dict[str, Any],
+    batch_sizes: list[int],
+    threads: int,
+    point_max_s: float,
+    raw: str,
+    reference: str | None,
+    with_accuracy: bool,
+    build_s: float,
+) -> dict[str, Any]:
+    """Measure a candidate and write its raw samples.
+
+    Args:
+        workload, artifact, recipe: contracts, dumped.
+        batch_sizes: rising.
+        threads: CPU threads of the runtime.
+        point_max_s: how long to sample one batch size.
+        raw: `.npz` to write: `latency_ms_<b>` for each batch size; with accuracy `scores` and `output_<i>`.
+        reference: the baseline's raw file, to pair with; None for the baseline itself.
+        with_accuracy: whether to run the evaluation items.
+        build_s: what making the artifact cost, for the record.
+
+    Returns:
+        A `TrialResult`, dumped.
+    """
+    info = WorkloadInfo.model_validate(workload)
+    made = ArtifactRef.model_validate(artifact)
+    parsed = Recipe.model_validate(recipe)
+    runtime = get_runtime(parsed.runtime)
+    arrays: dict[str, np.ndarray] = {}
+    points: list[BatchPoint] = []
+    load_ms = 0.0
+    limits = SamplingLimits(max_s=point_max_s)
+    for size in batch_sizes:
+        stage(f"loading at batch {size}")
+        before = time.perf_counter()
+        runner, example = load_for(runtime, made, parsed, info, size, threads)
+        if not points:
+            load_ms = (time.perf_counter() - before) * 1e3
+        stage(f"timing batch {size}")
+        point, samples = _point(runner, example, size, limits)
+        points.append(point)
+        arrays[f"latency_ms_{size}"] = samples
+        emit(
+            "point",
+            batch_size=size,
+            p50_ms=point.latency_ms.p50.value,
+            p99_ms=point.latency_ms.p99.value,
+            throughput_rps=point.throughput_rps.value,
+        )
+        if _flat(points):
+            break
+        del runner
+    accuracy, difference = None, None
+    if with_accuracy:
+        stage("evaluating accuracy")
+        size = made.fixed_batch or (1 if runtime.compiles_per_batch else EVALUATION_BATCH)
+        outputs = evaluate(runtime, made, parsed, info, size, threads)
+        accuracy, difference, scores = _accuracy(info, outputs, reference)
+        arrays["scores"] = scores
+        if reference is None:
+            arrays |= {f"output_{i}": output for i, output in enumerate(outputs)}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  numpy types **kwargs as bool
+    write_file(Path(raw), buffer.getvalue())
+    return TrialResult(
+        artifact=made,
+        points=tuple(points),
+        accuracy=accuracy,
+        output_difference=difference,
+        load_ms=load_ms,
+        build_s=build_s,
+    ).model_dump(mode="json")
+
+
+def load_for(
+    runtime: Runtime, artifact: ArtifactRef, recipe: Recipe, workload: WorkloadInfo, size: int, threads: int
+) -> tuple[Runner, dict[str, np.ndarray]]:
+    """Load an artifact for one batch size; returns the runner and an example batch of held-out items."""
+    from tools.workloads.datasets import batch_of
+
+    example = batch_of(workload.evaluation, size)
+    runner = runtime.load(artifact, recipe, batch_size=size, threads=threads, example=example)
+    return runner, example
+
+
+def evaluate(
+    runtime: Runtime, artifact: ArtifactRef, recipe: Recipe, workload: WorkloadInfo, size: int, threads: int
+) -> tuple[np.ndarray, ...]:
+    """Run all held-out items and return the outputs, each of shape (n, ...).
+
+    The last batch is filled up by repeating items, since some runtimes accept one batch size only.
+
+    Raises:
+        WorkloadError: an output is not finite.
+    """
+    from tools.workloads.metrics import check_finite
+
+    runner, _ = load_for(runtime, artifact, recipe, workload, size, threads)
+    collected: list[list[np.ndarray]] = []
+    for inputs, kept in _batches(workload, size):
+        outputs = runner(inputs)
+        if not collected:
+            collected = [[] for _ in outputs]
+        for parts, output in zip(collected, outputs, strict=True):
+            parts.append(np.array(output[:kept]))
+    outputs = tuple(np.concatenate(parts) for parts in collected)
+    check_finite(outputs, [spec.name for spec in workload.outputs])
+    return outputs
+
+
+def _batches(workload: WorkloadInfo, size: int) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+    from tools.workloads.datasets import load_inputs
+
+    total = workload.evaluation.n
+    for start in range(0, total, size):
+        kept = min(size, total - start)
+        inputs = load_inputs(workload.evaluation, start, kept)
+        if kept < size:
+            repeat = np.resize(np.arange(kept), size)
+            inputs = {name: array[repeat] for name, array in inputs.items()}
+        yield {name: np.ascontiguousarray(array) for name, array in inputs.items()}, kept
+
+
+def _point(
+    runner: Runner, example: dict[str, np.ndarray], size: int, limits: SamplingLimits
+) -> tuple[BatchPoint, Samples]:
+    taken = sample(lambda: runner(example), limits)
+    point = BatchPoint(
+        batch_size=size,
+        latency_ms=latency(taken.samples_ms),
+        throughput_rps=throughput(taken.samples_ms, size),
+        peak_memory_mb=peak_memory_mb(),
+        mean_ms=float(taken.samples_ms.mean()),
+        stable=taken.stable,
+    )
+    return point, taken.samples_ms
+
+
+def peak_memory_mb() -> float:
+    """Return this process's peak resident memory since its start as a child (Linux), in 10^6 bytes."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def _flat(points: list[BatchPoint]) -> bool:
+    if len(points) < 4:
+        return False
+    last = [p.throughput_rps.value for p in points[-3:]]
+    return last[1] < last[0] * FLAT_GAIN and last[2] < max(last[:2]) * FLAT_GAIN
+
+
+def _accuracy(
+    workload: WorkloadInfo, outputs: tuple[np.ndarray, ...], reference: str | None
+) -> tuple[Accuracy, float | None, Samples]:
+    from tools.workloads.datasets import load_targets
+    from tools.workloads.metrics import score
+
+    before: tuple[np.ndarray, ...] | None = None
+    before_scores: Samples | None = None
+    if reference is not None:
+        with np.load(reference) as saved:
+            before = tuple(saved[f"output_{i}"] for i in range(len(outputs)))
+            before_scores = saved["scores"]
+    targets = load_targets(workload.evaluation)
+    # without labels, the baseline's own outputs are what to come close to
+    scores = score(workload.metric, outputs, targets, baseline=before or outputs)
+    against = scores if before_scores is None else before_scores
+    accuracy = Accuracy(
+        metric=workload.metric,
+        value=score_interval(scores),
+        drop=paired_drop(against, scores, higher_is_better=workload.higher_is_better),
+        changed_items=int((against != scores).sum()),
+    )
+    difference = None
+    if before is not None:
+        spread = float(before[0].std()) or 1.0
+        difference = float(np.abs(outputs[0] - before[0]).max()) / spread
+    return accuracy, difference, scores

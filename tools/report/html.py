@@ -1,0 +1,130 @@
+"""The report: one self-contained page about a finished session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tools.artifacts import write_file
+from tools.contracts import PROTOCOL_VERSION, Gate, Verdict
+from tools.report import format as fmt
+from tools.report import rows
+from tools.result import SessionResult
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_LAYER_ROWS = 15
+
+VERDICTS: Mapping[Verdict, str] = {
+    Verdict.MET: "Every promise is kept.",
+    Verdict.INFEASIBLE: "No candidate keeps every promise.",
+    Verdict.UNSTABLE: "The machine was too noisy to tell.",
+    Verdict.INTERRUPTED: "The session ended early.",
+}
+
+GLOSSARY: Mapping[str, str] = {
+    "p50, p95, p99": "The time within which 50, 95 or 99 of 100 calls were answered.",
+    "[low, high]": "The 95 % confidence interval: how far the number could move if all were measured again.",
+    "n": "How many samples the number rests on.",
+    "Baseline": "The model as it was given, before anything was changed.",
+    "Batch": "Requests that the model answers in one call. Larger batches serve more requests per second, "
+    "each of which waits longer.",
+    "Ratio": "Baseline against best, timed in turn in one process, so that noise hits both alike. "
+    "Above 1 the best is better.",
+    "Accuracy drop": "Baseline minus candidate on the same items. Positive is worse.",
+    "Pareto front": "The trials that no other trial beats in both accuracy and latency.",
+    "Roofline": "What this machine reaches at most: arithmetic per second, and bytes moved per second.",
+    "SLO": "The promise about latency: here, the largest allowed p99.",
+    "HPA": "HorizontalPodAutoscaler: the part of Kubernetes that sets the number of replicas.",
+    "Gate": "A check before, after, or for the step to production. Open means: not shown to hold.",
+}
+
+
+def render(result: SessionResult) -> str:
+    """Return the report as one HTML page that loads nothing from anywhere.
+
+    All text of the result is treated as untrusted: escaped, and free of control characters.
+    """
+    from markupsafe import Markup
+
+    from tools.report import pareto, plots
+
+    drawn = {
+        "pareto": pareto.pareto(result),
+        "batch": plots.batch_curves(result),
+        "layers": plots.layers(result.profile.layers) if result.profile else None,
+        "traffic": plots.traffic(result.scaling) if result.scaling else None,
+    }
+    return (
+        _environment()
+        .get_template("template.html.j2")
+        .render(
+            result=result,
+            metric=rows.metric_of(result),
+            verdict=VERDICTS[result.verdict],
+            asked=fmt.objective(result.objective, rows.metric_of(result)),
+            comparison=rows.comparison(result),
+            promises=rows.promises(result),
+            trials=rows.trials(result),
+            layers=result.profile.layers[:_LAYER_ROWS] if result.profile else (),
+            operators=_largest_first(result.profile.operators) if result.profile else (),
+            gates=_by_stage(result.gates),
+            diff=rows.diff(result.scaling.hpa_diff) if result.scaling else (),
+            # markup made by plots.py, in which every text from outside is escaped
+            plots={name: Markup(svg) if svg is not None else None for name, svg in drawn.items()},  # noqa: S704
+            protocol=PROTOCOL_VERSION,
+            glossary=GLOSSARY,
+        )
+    )
+
+
+def render_task(result: dict[str, Any], path: str) -> str:
+    """Write the page of a JSON-ready `SessionResult`; runs in a worker, so that the session never waits for plots.
+
+    Args:
+        result: `SessionResult.model_dump(mode="json")`.
+        path: the file to write, usually `report.html` in the session's folder.
+
+    Returns:
+        The path that was written.
+
+    Raises:
+        StorageError: the file cannot be written.
+        pydantic.ValidationError: `result` is no session result.
+    """
+    write_file(Path(path), render(SessionResult.model_validate(result)))
+    return path
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: fmt.clean(value) if type(value) is str else value,
+    )
+    environment.filters |= {
+        name: getattr(fmt, name)
+        for name in ("ms", "mb", "usd", "rate", "number", "seconds", "span", "drop", "accuracy", "quantity", "label")
+    }
+    environment.globals |= {"answer": rows.answer, "quantity": fmt.quantity, "label": fmt.label}
+    return environment
+
+
+def _by_stage(gates: tuple[Gate, ...]) -> dict[str, list[Gate]]:
+    stages: dict[str, list[Gate]] = {}
+    for gate in gates:
+        stages.setdefault(gate.stage, []).append(gate)
+    return stages
+
+
+def _largest_first(shares: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
+    return tuple(sorted(shares.items(), key=lambda item: -item[1]))

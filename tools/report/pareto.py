@@ -1,0 +1,111 @@
+"""The plot of accuracy against latency over all trials, as inline SVG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tools.report import format as fmt
+from tools.report import rows
+from tools.report.labels import place_labels
+from tools.report.svg import Ink, inline_svg, new_figure, plain_log_ticks, styled
+from tools.result import SessionResult, TrialSummary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@styled
+def pareto(result: SessionResult) -> str | None:
+    """Draw accuracy against batch-1 latency for all measured trials; None when there are none.
+
+    A dot is the p50, its whisker reaches the p99. The front holds the trials that no other beats in both.
+    """
+    points = [
+        (trial, point, trial.accuracy)
+        for trial in result.trials
+        if (point := rows.at_batch(trial, 1)) is not None
+        and trial.accuracy is not None
+        and math.isfinite(trial.accuracy)
+    ]
+    if not points:
+        return None
+    metric = rows.metric_of(result)
+    lower = _lower_is_better(result)
+    front = pareto_front([(p.latency_ms.p50.value, -a if lower else a) for _, p, a in points])
+    figure = new_figure(4.4)
+    axes = figure.add_subplot()
+    axes.set_xscale("log")
+    labelled = []
+    for i, (trial, point, accuracy) in enumerate(points):
+        color, size = _look(result, trial, on_front=i in front)
+        p50, p99 = point.latency_ms.p50.value, point.latency_ms.p99.value
+        axes.plot([p50, p99], [accuracy] * 2, color=color, linewidth=1.2, alpha=0.55, zorder=3)
+        filled = trial.outcome == "measured"
+        axes.scatter(
+            [p50], [accuracy], s=size, color=color if filled else Ink.PAPER, edgecolors=color, linewidths=1.3, zorder=4
+        )
+        if i in front or color in (Ink.BEST, Ink.BASELINE):
+            labelled.append((p50, accuracy, fmt.clean(trial.recipe), color))
+    steps = sorted((points[i][1].latency_ms.p50.value, points[i][2]) for i in front)
+    axes.step(*zip(*steps, strict=True), where="post", color=Ink.BEST, linewidth=1.2, alpha=0.6, zorder=2)
+    _limits(axes, result, lower=lower)
+    axes.margins(x=0.1, y=0.16)
+    if lower:
+        axes.invert_yaxis()
+    plain_log_ticks(axes)
+    axes.yaxis.set_major_formatter(lambda value, _: fmt.accuracy(value, metric))
+    axes.set_xlabel("latency of one request, p50 with whisker to p99 (ms, log scale)")
+    axes.set_ylabel("accuracy" if not metric else f"accuracy ({metric})")
+    place_labels(axes, labelled, [(p.latency_ms.p50.value, a) for _, p, a in points])
+    names = ", ".join(fmt.clean(points[i][0].recipe) for i in sorted(front))
+    return inline_svg(figure, "pareto", f"Accuracy against latency of {len(points)} trials. On the front: {names}.")
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> set[int]:
+    """Return the indices of the points (smaller x is better, larger y is better) that no other point dominates."""
+    return {i for i, (x, y) in enumerate(points) if not any(u <= x and v >= y and (u, v) != (x, y) for u, v in points)}
+
+
+def _look(result: SessionResult, trial: TrialSummary, *, on_front: bool) -> tuple[str, float]:
+    if trial.chosen:
+        return Ink.BEST, 90
+    if result.baseline is not None and trial.definition == result.baseline.definition:
+        return Ink.BASELINE, 70
+    return (Ink.TEXT, 42) if on_front else (Ink.OTHER, 34)
+
+
+def _lower_is_better(result: SessionResult) -> bool:
+    """Whether the metric is an error: a trial with a drop then has the larger value."""
+    if rows.metric_of(result) == "mse":
+        return True
+    if result.baseline is None:
+        return False
+    return any(
+        (t.accuracy - result.baseline.accuracy) * t.accuracy_drop.value > 0
+        for t in result.trials
+        if t.accuracy is not None and t.accuracy_drop is not None
+    )
+
+
+def _limits(axes: Axes, result: SessionResult, *, lower: bool) -> None:
+    limit_style: dict[str, Any] = {"color": Ink.LIMIT, "linestyle": (0, (5, 3)), "linewidth": 1.2, "zorder": 1}
+    text_style: dict[str, Any] = {"textcoords": "offset points", "color": Ink.LIMIT, "fontsize": 9}
+    if result.baseline is not None:
+        allowed = result.objective.max_accuracy_drop
+        floor = result.baseline.accuracy + (allowed if lower else -allowed)
+        axes.axhline(floor, **limit_style)
+        axes.annotate("accuracy budget", (0, floor), xycoords=("axes fraction", "data"), xytext=(4, 4), **text_style)
+    if result.objective.p99_ms is not None:
+        axes.axvline(result.objective.p99_ms, **limit_style)
+        axes.annotate(
+            f"p99 limit {fmt.ms(result.objective.p99_ms)}",
+            (result.objective.p99_ms, 0),
+            xycoords=("data", "axes fraction"),
+            xytext=(-4, 5),
+            ha="right",
+            rotation=90,
+            va="bottom",
+            **text_style,
+        )

@@ -1,0 +1,96 @@
+"""The scaling recommendation: replicas, money and a sentence that a person can repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tools.contracts import Interval
+from tools.cost import daily_cost_usd
+from tools.result import ScalingSummary
+from tools.scaling.capacity import UTILIZATION, ReplicaPlan, plan_replicas, queue_target, usable_rps
+from tools.traffic import DAY_S, Trace, summarize
+
+
+def recommend(
+    *,
+    trace: Trace,
+    capacity: Interval,
+    p99_ms: float,
+    slo_ms: float | None,
+    price_per_hour_usd: float,
+    baseline_capacity: Interval | None = None,
+) -> ScalingSummary:
+    """Return how many replicas hold the traffic, and what they cost, before and after the optimization.
+
+    Before and after are planned by the same rules: `plan_replicas` at the low end of the capacity times
+    `UTILIZATION`. The files of the HPA are written by `tools.scaling.hpa.write_recommendation`.
+
+    Args:
+        trace: the traffic.
+        capacity: requests per second of one optimized replica at the batch size that the SLO allows.
+        p99_ms: latency of a batch at that size, without waiting.
+        slo_ms: what a request may take in all; None if nobody said.
+        price_per_hour_usd: price of one replica per hour.
+        baseline_capacity: requests per second of one unoptimized replica; None leaves the comparison out.
+
+    Raises:
+        ValueError: a capacity, a latency or the price is not positive and finite.
+    """
+    plan = plan_replicas(trace, usable_rps(capacity))
+    before = None if baseline_capacity is None else plan_replicas(trace, usable_rps(baseline_capacity))
+    return ScalingSummary(
+        traffic=summarize(trace),
+        capacity_rps=capacity,
+        usable_rps=plan.usable_rps,
+        utilization=UTILIZATION,
+        replicas_p95=plan.p95,
+        replicas_peak=plan.peak,
+        min_replicas=plan.minimum,
+        max_replicas=plan.maximum,
+        baseline_replicas_p95=None if before is None else before.p95,
+        baseline_replicas_peak=None if before is None else before.peak,
+        daily_cost_usd=_daily_cost_usd(plan, trace, price_per_hour_usd),
+        baseline_daily_cost_usd=None if before is None else _daily_cost_usd(before, trace, price_per_hour_usd),
+        queue_target=queue_target(capacity, p99_ms=p99_ms, slo_ms=slo_ms),
+        sentence=sentence(plan, before),
+        notes=tuple(_notes(trace, p99_ms, slo_ms)),
+    )
+
+
+def sentence(plan: ReplicaPlan, before: ReplicaPlan | None) -> str:
+    """Say how many replicas it takes: "2 replicas hold 95 % of the traffic (by time), a 3rd takes the spikes."."""
+    more = plan.peak - plan.p95
+    if more == 0:
+        text = f"{plan.p95} replicas hold all of the traffic, spikes included"
+    elif more == 1:
+        text = f"{plan.p95} replicas hold 95 % of the traffic (by time), a {_ordinal(plan.peak)} takes the spikes"
+    else:
+        text = f"{plan.p95} replicas hold 95 % of the traffic (by time), {more} more take the spikes"
+    if before is not None:
+        numbers = f"{before.peak}" if more == 0 else f"{before.p95} and {before.peak}"
+        text += f"; unoptimized, it would take {numbers}"
+    return f"{text}."
+
+
+def _daily_cost_usd(plan: ReplicaPlan, trace: Trace, price_per_hour_usd: float) -> float:
+    return daily_cost_usd(price_per_hour_usd, plan.following(trace), trace.durations_s)
+
+
+def _notes(trace: Trace, p99_ms: float, slo_ms: float | None) -> Iterator[str]:
+    """Say what the numbers leave out."""
+    yield from trace.notes
+    yield (
+        "The daily cost follows the traffic at once; an HPA keeps replicas some minutes longer after each rise. "
+        "All of this is an estimate until a load test confirms it."
+    )
+    if abs(trace.length_s / DAY_S - 1) > 0.05:
+        yield f"The trace covers {trace.length_s / 3600:.1f} h; the daily cost takes every hour to be like these."
+    if slo_ms is None:
+        yield "Without a latency SLO (`objective.p99_ms`) the queue target is a common start, to be tuned."
+    elif p99_ms >= slo_ms:
+        yield f"Serving alone takes {p99_ms:.1f} ms at p99, the SLO is {slo_ms:g} ms: there is no time to wait."
+
+
+def _ordinal(number: int) -> str:
+    suffix = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{suffix}"

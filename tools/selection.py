@@ -1,0 +1,170 @@
+"""Choosing among what was measured. Pure functions, no clock, no I/O.
+
+Two rules run through everything: a constraint is never traded for the objective, and a candidate wins only when it is
+better beyond the noise. Within the noise the simpler recipe wins (fewer transforms, then float before integer, then
+the smaller batch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tools.contracts import BatchPoint, Interval, Option, Recipe
+from tools.cost import cost_per_1000_usd
+from tools.measure.statistics import P99_MIN_SAMPLES
+from tools.result import Margin
+from tools.spec import Objective
+from tools.view import SessionView, Tried
+
+QUEUEING_FACTOR = 2.0
+"""A request that arrives just after a batch has left waits for it and then for its own: two batch times at worst,
+while the replica keeps up. Batch 1 is judged by its own time."""
+
+
+@dataclass(frozen=True)
+class Configured:
+    """A recipe at a batch size: what can be chosen."""
+
+    tried: Tried
+    point: BatchPoint
+
+    @property
+    def name(self) -> str:
+        """For options in decisions."""
+        return f"{self.tried.name} at batch {self.point.batch_size}"
+
+
+def worst_latency_ms(point: BatchPoint) -> float:
+    """Return the latency that is held against the SLO: the p99's upper end, twice for a batch of several."""
+    return point.latency_ms.p99.high * (1.0 if point.batch_size == 1 else QUEUEING_FACTOR)
+
+
+def margins(configured: Configured, objective: Objective) -> list[Margin]:
+    """Return how far a configuration is from each constraint of the objective; negative is a breach."""
+    tried, point = configured.tried, configured.point
+    assert tried.accuracy is not None
+    assert tried.artifact is not None
+    checks: list[tuple[str, float | None, float, str]] = [
+        ("p99_ms", objective.p99_ms, worst_latency_ms(point), "ms"),
+        ("max_accuracy_drop", objective.max_accuracy_drop, tried.accuracy.drop.value, tried.accuracy.metric),
+        ("max_memory_mb", objective.max_memory_mb, point.peak_memory_mb, "MB"),
+        ("max_size_mb", objective.max_size_mb, tried.artifact.size_mb, "MB"),
+    ]
+    return [
+        Margin(constraint=name, limit=limit, value=value, margin=limit - value, unit=unit)
+        for name, limit, value, unit in checks
+        if limit is not None
+    ]
+
+
+def breaches(configured: Configured, objective: Objective) -> list[str]:
+    """Return a sentence for each constraint that a configuration breaks."""
+    return [
+        f"{m.constraint}: {m.value:.4g} is over {m.limit:.4g} {m.unit}".rstrip()
+        for m in margins(configured, objective)
+        if m.margin < -1e-12
+    ]
+
+
+def configurations(tried: Iterable[Tried]) -> list[Configured]:
+    """Return every recipe that ran at every batch size it was measured at."""
+    return [Configured(t, point) for t in tried if t.ran for point in t.points.values()]
+
+
+def figure(configured: Configured, objective: Objective, price_per_hour_usd: float) -> Interval:
+    """Return what the objective minimizes: $ per 1,000 requests, ms (p50 of a call), or MB."""
+    match objective.minimize:
+        case "cost":
+            return cost_per_1000_usd(price_per_hour_usd, configured.point.throughput_rps)
+        case "latency":
+            return configured.point.latency_ms.p50
+        case "size":
+            assert configured.tried.artifact is not None
+            size = configured.tried.artifact.size_mb
+            return Interval(value=size, low=size, high=size, n=1)
+
+
+def cheapest(
+    options: Sequence[Configured], objective: Objective, price_per_hour_usd: float
+) -> tuple[Configured | None, str]:
+    """Return the feasible configuration with the smallest figure, and why it won.
+
+    Of those that the smallest does not beat beyond the noise (their intervals overlap), the simplest is taken.
+    For size, which has no noise, ties are broken by p50.
+    """
+    feasible = [o for o in options if not breaches(o, objective)]
+    if not feasible:
+        return None, "no configuration keeps every constraint"
+    figures = {id(o): figure(o, objective, price_per_hour_usd) for o in feasible}
+    best = min(feasible, key=lambda o: (figures[id(o)].value, o.point.latency_ms.p50.value))
+    if objective.minimize == "size":
+        return best, "the smallest artifact that keeps every constraint"
+    ties = [o for o in feasible if figures[id(o)].low <= figures[id(best)].high]
+    simplest = min(ties, key=lambda o: (o.tried.recipe.complexity, o.point.batch_size, figures[id(o)].value))
+    if simplest is best:
+        return best, f"the smallest {objective.minimize} of all that keep every constraint"
+    return simplest, (
+        f"not slower beyond the noise than {best.name}, and simpler: "
+        "ties go to fewer transforms, float before integer, the smaller batch"
+    )
+
+
+def closest(options: Sequence[Configured], objective: Objective) -> Configured | None:
+    """Return the configuration whose worst breach, relative to its limit, is smallest: the best so far when none fits."""
+
+    def worst(configured: Configured) -> float:
+        return min((m.margin / m.limit if m.limit else m.margin for m in margins(configured, objective)), default=0.0)
+
+    return max(options, key=worst, default=None)
+
+
+def p99_is_bounded(point: BatchPoint) -> bool:
+    """Whether there are enough samples for the p99's upper end to mean something."""
+    return point.latency_ms.p99.n >= P99_MIN_SAMPLES
+
+
+def as_option(configured: Configured, objective: Objective, price_per_hour_usd: float) -> Option:
+    """Return a configuration as an option of a decision, with the numbers that count."""
+    tried, point = configured.tried, configured.point
+    broken = breaches(configured, objective)
+    cost = cost_per_1000_usd(price_per_hour_usd, point.throughput_rps)
+    return Option(
+        name=configured.name,
+        evidence=tried.evidence,
+        facts={
+            "p50_ms": point.latency_ms.p50.value,
+            "p99_ms": point.latency_ms.p99.value,
+            "p99_high_ms": point.latency_ms.p99.high,
+            "throughput_rps": point.throughput_rps.value,
+            "cost_per_1000_usd": cost.value,
+            "accuracy_drop": tried.accuracy.drop.value if tried.accuracy else None,
+            "size_mb": tried.artifact.size_mb if tried.artifact else None,
+            "stable": point.stable,
+        },
+        rejected_because="; ".join(broken) or None,
+    )
+
+
+def not_run_option(tried: Tried) -> Option:
+    """Return a recipe that could not be measured as an option that was rejected."""
+    return Option(name=tried.name, evidence=tried.evidence, rejected_because=tried.reason or tried.outcome)
+
+
+def held(view: SessionView, recipe: Recipe) -> bool | None:
+    """Whether a recipe beat the baseline when both were timed in turn; None when that was not done."""
+    compared = view.comparison(recipe)
+    if compared is None:
+        return None
+    ratio = compared[1].p50 if view.spec.objective.minimize == "latency" else compared[1].throughput
+    return view.spec.objective.minimize == "size" or ratio.low > 1
+
+
+def final_choice(view: SessionView) -> tuple[Configured | None, str]:
+    """Return the configuration that the session recommends, and why; None when nothing keeps every constraint.
+
+    A leader that did not beat the baseline side by side gives way: "faster" was noise.
+    """
+    price = view.spec.hardware.price_per_hour_usd
+    standing = [t for t in view.ran if held(view, t.recipe) is not False]
+    return cheapest(configurations(standing), view.spec.objective, price)

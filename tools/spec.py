@@ -1,0 +1,285 @@
+"""`tuning.yaml`: what a person asks for, validated before anything is loaded.
+
+Paths in a spec are relative to the spec's own folder. Code is named as `path/to/file.py:function` or
+`package.module:function`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tools.contracts import Contract
+from tools.errors import SpecError
+
+BUILTIN_METRICS = ("top1", "top5", "mse", "cosine")
+
+
+class SpecPart(Contract):
+    """Base of the spec's parts: numbers are finite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class ModelSpec(SpecPart):
+    """The model: exactly one of the four sources."""
+
+    factory: str | None = Field(None, description="Python function that returns a torch.nn.Module, as file.py:function")
+    onnx: str | None = Field(None, description="ONNX file")
+    pt2: str | None = Field(None, description="program saved by torch.export.save")
+    torchscript: str | None = Field(None, description="file saved by torch.jit.save")
+    weights: str | None = Field(
+        None, description="for a factory: .safetensors, or a .pt state dict that loads with weights_only=True"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [k for k in ("factory", "onnx", "pt2", "torchscript") if getattr(self, k) is not None]
+        if len(given) != 1:
+            found = "none" if not given else ", ".join(given)
+            msg = f"give exactly one of factory, onnx, pt2, torchscript (found: {found})"
+            raise ValueError(msg)
+        if self.weights is not None and self.factory is None:
+            msg = "weights belong to a factory; the other sources carry their own"
+            raise ValueError(msg)
+        if self.factory is not None:
+            _check_code_reference(self.factory)
+        return self
+
+
+class DataSpec(SpecPart):
+    """Items to run: exactly one of a factory and an .npz file."""
+
+    factory: str | None = Field(
+        None, description="Python function that yields (inputs, targets) batches, as file.py:function"
+    )
+    npz: str | None = Field(
+        None, description=".npz with `inputs` (or one array per input name) and, for most metrics, `targets`"
+    )
+    limit: int | None = Field(None, ge=1, description="use at most this many items")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.factory is None) == (self.npz is None):
+            msg = "give exactly one of factory and npz"
+            raise ValueError(msg)
+        if self.factory is not None:
+            _check_code_reference(self.factory)
+        return self
+
+
+class Objective(SpecPart):
+    """What to minimize, and the promises that must hold meanwhile."""
+
+    minimize: Literal["cost", "latency", "size"] = Field("cost", description="cost per 1,000 requests, p50, or size")
+    p99_ms: float | None = Field(None, gt=0, description="latency SLO: the slowest 1 % may take at most this long")
+    max_accuracy_drop: float = Field(
+        0.01, ge=0, description="in the metric's unit, against the model as given: 0.01 is one point of top1"
+    )
+    max_memory_mb: float | None = Field(None, gt=0, description="peak resident memory of a replica")
+    max_size_mb: float | None = Field(None, gt=0, description="size of the artifact on disk")
+
+
+class HardwareSpec(SpecPart):
+    """What the machine costs."""
+
+    price_per_hour_usd: float = Field(gt=0, description="price of one replica's machine (or its share of it) per hour")
+    name: str | None = Field(None, description="what you call this machine, e.g. the instance type")
+    threads: int | None = Field(None, ge=1, description="CPU threads of a replica; default: all this machine offers")
+
+
+class TrafficSpec(SpecPart):
+    """How many requests come: exactly one of a trace and a constant rate."""
+
+    trace: str | None = Field(None, description="CSV with the columns `second` (since midnight) and `rps`")
+    rate_rps: float | None = Field(None, gt=0, description="constant rate in requests per second")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.trace is None) == (self.rate_rps is None):
+            msg = "give exactly one of trace and rate_rps"
+            raise ValueError(msg)
+        return self
+
+
+class HpaSpec(SpecPart):
+    """The HorizontalPodAutoscaler in use today."""
+
+    file: str = Field(description="YAML file with one autoscaling/v2 HorizontalPodAutoscaler")
+
+
+class BudgetSpec(SpecPart):
+    """What the session itself may cost."""
+
+    time_s: float = Field(900.0, gt=0, description="stop proposing new trials when this is nearly used up")
+    trial_s: float = Field(300.0, gt=0, description="kill a single trial after this long")
+
+
+class WorkloadSpec(SpecPart):
+    """The model, what to feed it, and how to score it."""
+
+    name: str = Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")
+    model: ModelSpec
+    evaluation: DataSpec
+    calibration: DataSpec | None = Field(
+        None, description="for static quantization; default: a part of the evaluation data, then held out from it"
+    )
+    metric: str = Field("top1", description="top1, top5, mse, cosine, or file.py:function(outputs, targets) -> scores")
+    higher_is_better: bool | None = Field(
+        None, description="only for a metric of your own; the built-in ones know (default: true)"
+    )
+    preprocess: str | None = Field(
+        None, description="file.py:function(raw) -> inputs; then the evaluation data are raw items, and it is timed"
+    )
+    postprocess: str | None = Field(None, description="file.py:function(outputs) -> answer; timed in the profile")
+
+    @field_validator("metric")
+    @classmethod
+    def _known_metric(cls, value: str) -> str:
+        if value not in BUILTIN_METRICS:
+            if ":" not in value:
+                msg = f"unknown metric {value!r}: use one of {', '.join(BUILTIN_METRICS)}, or file.py:function"
+                raise ValueError(msg)
+            _check_code_reference(value)
+        return value
+
+    @field_validator("preprocess", "postprocess")
+    @classmethod
+    def _code(cls, value: str | None) -> str | None:
+        if value is not None:
+            _check_code_reference(value)
+        return value
+
+
+class TuningSpec(SpecPart):
+    """The whole of `tuning.yaml`."""
+
+    version: Literal[1] = 1
+    workload: WorkloadSpec
+    objective: Objective = Objective()
+    hardware: HardwareSpec
+    traffic: TrafficSpec | None = None
+    hpa: HpaSpec | None = None
+    budget: BudgetSpec = BudgetSpec()
+    seed: int = 0
+
+
+def load_spec(path: Path) -> TuningSpec:
+    """Read and validate a spec; file references come back absolute.
+
+    Raises:
+        SpecError: the file is missing, is no YAML, or a field is unknown, ill-typed or out of bounds.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SpecError(
+            "no such file.", where=str(path), fix="`infertune init` writes a commented spec to start from."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"cannot be read ({error}).", where=str(path)) from None
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SpecError(f"is not valid YAML: {_one_line(error)}", where=str(path)) from None
+    if not isinstance(raw, dict):
+        raise SpecError("must be a mapping with at least `workload` and `hardware`.", where=str(path))
+    try:
+        spec = TuningSpec.model_validate(raw)
+    except ValidationError as error:
+        raise SpecError(describe_validation_error(error, TuningSpec), where=str(path)) from None
+    return _absolute(spec, path.resolve().parent)
+
+
+def describe_validation_error(error: ValidationError, model: type[Contract]) -> str:
+    """Turn pydantic's errors into sentences that name the field and, for a typo, the likely one."""
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"]) or "the top level"
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            names = _fields_at(model, item["loc"][:-1])
+            close = difflib.get_close_matches(str(item["loc"][-1]), names, n=1)
+            message = "unknown field." + (f" Did you mean `{close[0]}`?" if close else f" Known: {', '.join(names)}.")
+        elif item["type"] == "missing":
+            message = "is missing."
+        elif item["type"] not in ("value_error",):
+            message = f"{message} (found {item['input']!r})."
+        lines.append(f"{where}: {message}")
+    return "; ".join(lines)
+
+
+def _fields_at(model: type[Contract], location: tuple[Any, ...]) -> list[str]:
+    """Names of the fields that the model at `location` below `model` knows."""
+    current: type[Contract] = model
+    for part in location:
+        field = current.model_fields.get(str(part))
+        candidates = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
+        below = [c for c in candidates if isinstance(c, type) and issubclass(c, Contract)]
+        if not below:
+            return []
+        current = below[0]
+    return sorted(current.model_fields)
+
+
+def _absolute(spec: TuningSpec, base: Path) -> TuningSpec:
+    """Resolve every path of the spec against the spec's folder."""
+
+    def path(value: str | None) -> str | None:
+        return None if value is None else str((base / value).resolve())
+
+    def code(value: str | None) -> str | None:
+        if value is None or value in BUILTIN_METRICS:
+            return value
+        file, _, function = value.rpartition(":")
+        return f"{(base / file).resolve()}:{function}" if file.endswith(".py") else value
+
+    def data(value: DataSpec | None) -> DataSpec | None:
+        if value is None:
+            return None
+        return value.model_copy(update={"factory": code(value.factory), "npz": path(value.npz)})
+
+    workload = spec.workload
+    model = workload.model.model_copy(
+        update={
+            "factory": code(workload.model.factory),
+            **{k: path(getattr(workload.model, k)) for k in ("onnx", "pt2", "torchscript", "weights")},
+        }
+    )
+    workload = workload.model_copy(
+        update={
+            "model": model,
+            "evaluation": data(workload.evaluation),
+            "calibration": data(workload.calibration),
+            "metric": code(workload.metric),
+            "preprocess": code(workload.preprocess),
+            "postprocess": code(workload.postprocess),
+        }
+    )
+    update: dict[str, Any] = {"workload": workload}
+    if spec.traffic is not None and spec.traffic.trace is not None:
+        update["traffic"] = spec.traffic.model_copy(update={"trace": path(spec.traffic.trace)})
+    if spec.hpa is not None:
+        update["hpa"] = spec.hpa.model_copy(update={"file": path(spec.hpa.file)})
+    return spec.model_copy(update=update)
+
+
+def _check_code_reference(value: str) -> None:
+    module, separator, function = value.rpartition(":")
+    if not separator or not module or not function.isidentifier():
+        msg = f"{value!r} must look like path/to/file.py:function or package.module:function"
+        raise ValueError(msg)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def spec_schema() -> dict[str, Any]:
+    """Return the JSON schema of `tuning.yaml`, for editors."""
+    schema = TuningSpec.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "infertune tuning spec", **schema}

@@ -1,0 +1,257 @@
+"""From what a session knows to its result: baseline against best, ratios, verdict. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tools.contracts import BatchPoint, ComparisonResult, Decision, Interval, Verdict
+from tools.cost import cost_per_1000_usd
+from tools.gates import gates
+from tools.result import (
+    BatchRecommendation,
+    Configuration,
+    Margin,
+    Ratio,
+    ScalingSummary,
+    Seconds,
+    SessionResult,
+    TrialSummary,
+)
+from tools.selection import (
+    Configured,
+    breaches,
+    closest,
+    configurations,
+    final_choice,
+    margins,
+    p99_is_bounded,
+    worst_latency_ms,
+)
+from tools.view import SessionView, Tried
+
+
+def summarize(
+    view: SessionView,
+    *,
+    session: str,
+    created: str,
+    versions: dict[str, str],
+    decisions: Sequence[Decision],
+    scaling: ScalingSummary | None,
+    seconds: Seconds,
+    files: dict[str, str],
+) -> SessionResult:
+    """Put together the result of a session from its evidence and decisions."""
+    price = view.spec.hardware.price_per_hour_usd
+    chosen, why = final_choice(view)
+    best = chosen or closest(configurations(view.ran), view.spec.objective)
+    fallback = _fallback(view, chosen)
+    ratio = _ratio(view, best)
+    verdict = _verdict(view, chosen)
+    edges = view.edge_cases(best.tried.recipe) if best is not None else None
+    kept = margins(best, view.spec.objective) if best is not None else []
+    paths = dict(files)
+    if best is not None and best.tried.artifact is not None:
+        paths["artifact"] = best.tried.artifact.directory
+    if fallback is not None and fallback.artifact is not None:
+        paths["fallback"] = fallback.artifact.directory
+    if view.profile is not None and view.profile.chrome_trace:
+        paths["chrome_trace"] = view.profile.chrome_trace
+    return SessionResult(
+        session=session,
+        workload=view.workload.name,
+        workload_digest=view.workload.digest,
+        created=created,
+        verdict=verdict,
+        summary=_sentence(verdict, view, best, ratio, kept, why),
+        objective=view.spec.objective,
+        price_per_hour_usd=price,
+        hardware=view.hardware,
+        versions=versions,
+        seconds=seconds,
+        baseline=_configuration(_baseline(view), price),
+        best=_configuration(best, price),
+        ratio=ratio,
+        margins=tuple(kept),
+        trials=tuple(_trial(t, view, chosen) for t in view.tried.values()),
+        decisions=tuple(decisions),
+        profile=view.profile,
+        batch=_batch(view, best),
+        edge_cases=edges[1].cases if edges is not None and edges[1] is not None else (),
+        scaling=scaling,
+        gates=gates(view, chosen, fallback),
+        notes=view.workload.notes,
+        files=dict(paths),
+    )
+
+
+def _baseline(view: SessionView) -> Configured | None:
+    baseline = view.baseline
+    return Configured(baseline, baseline.first_point) if baseline is not None and baseline.ran else None
+
+
+def _configuration(configured: Configured | None, price: float) -> Configuration | None:
+    if configured is None:
+        return None
+    tried, point = configured.tried, configured.point
+    assert tried.accuracy is not None
+    assert tried.artifact is not None
+    cost = cost_per_1000_usd(price, point.throughput_rps)
+    return Configuration(
+        recipe=tried.name,
+        definition=tried.recipe,
+        runtime=tried.recipe.runtime,
+        batch_size=point.batch_size,
+        latency_ms=point.latency_ms,
+        throughput_rps=point.throughput_rps.value,
+        accuracy=tried.accuracy.value.value,
+        accuracy_drop=tried.accuracy.drop,
+        size_mb=tried.artifact.size_mb,
+        memory_mb=point.peak_memory_mb,
+        cost_per_1000_usd=cost.value,
+        artifact=tried.artifact.directory,
+        artifact_ref=tried.artifact,
+        intervals={
+            "throughput_rps": point.throughput_rps,
+            "accuracy": tried.accuracy.value,
+            "cost_per_1000_usd": cost,
+        },
+    )
+
+
+def _ratio(view: SessionView, best: Configured | None) -> Ratio | None:
+    """Return the interleaved ratios; all ones when the baseline is the best, None when nothing was compared."""
+    if best is None or view.baseline is None:
+        return None
+    if best.tried.recipe == view.baseline.recipe:
+        one = Interval(value=1.0, low=1.0, high=1.0, n=0)
+        return Ratio(p50=one, throughput=one, cost=one)
+    compared = view.comparison(best.tried.recipe)
+    if compared is None or compared[1].candidate_batch != best.point.batch_size:
+        return None
+    result: ComparisonResult = compared[1]
+    return Ratio(p50=result.p50, throughput=result.throughput, cost=result.throughput)
+
+
+def _verdict(view: SessionView, chosen: Configured | None) -> Verdict:
+    if view.stopped:
+        return Verdict.INTERRUPTED
+    if chosen is None:
+        return Verdict.UNSTABLE if _all_noise(view) else Verdict.INFEASIBLE
+    if view.spec.objective.p99_ms is not None and not p99_is_bounded(chosen.point):
+        return Verdict.UNSTABLE
+    return Verdict.MET
+
+
+def _all_noise(view: SessionView) -> bool:
+    """Whether nothing fits only because of noise: some candidate's p99 itself would fit, its upper end does not."""
+    objective = view.spec.objective
+    if objective.p99_ms is None:
+        return False
+    for option in configurations(view.ran):
+        p99 = option.point.latency_ms.p99
+        typical = worst_latency_ms(option.point) * p99.value / p99.high
+        only_latency = all(m.constraint == "p99_ms" for m in margins(option, objective) if m.margin < 0)
+        if only_latency and typical <= objective.p99_ms:
+            return True
+    return False
+
+
+def _fallback(view: SessionView, chosen: Configured | None) -> Tried | None:
+    """Return the fastest float recipe other than the chosen one that keeps the accuracy: the way back."""
+    objective = view.spec.objective
+    candidates = [
+        t
+        for t in view.ran
+        if t.recipe.precision.is_float
+        and (chosen is None or t.recipe != chosen.tried.recipe)
+        and t.accuracy is not None
+        and t.accuracy.drop.value <= objective.max_accuracy_drop
+    ]
+    return min(candidates, key=lambda t: t.first_point.latency_ms.p50.value, default=None)
+
+
+def _batch(view: SessionView, best: Configured | None) -> BatchRecommendation | None:
+    if best is None:
+        return None
+    points = list(best.tried.points.values())
+    slo = view.spec.objective.p99_ms
+    fitting = [p for p in points if slo is None or worst_latency_ms(p) <= slo]
+    sla = _smallest_within_noise(fitting)
+    job = _smallest_within_noise(points)
+    assert job is not None
+    if slo is None:
+        sla_reason = "no SLO is named, so this is the batch of the highest throughput"
+    elif sla is None:
+        sla_reason = f"no batch size keeps {slo:g} ms"
+    else:
+        sla_reason = (
+            f"highest throughput whose p99 (up to {sla.latency_ms.p99.high:.1f} ms"
+            + (", twice over for the wait" if sla.batch_size > 1 else "")
+            + f") fits {slo:g} ms"
+        )
+    return BatchRecommendation(
+        sla_batch=None if sla is None else sla.batch_size,
+        sla_reason=sla_reason,
+        job_batch=job.batch_size,
+        job_reason=f"{job.throughput_rps.value:,.0f} requests/s; larger batches are not faster beyond the noise",
+    )
+
+
+def _smallest_within_noise(points: Sequence[BatchPoint]) -> BatchPoint | None:
+    """Return the smallest batch whose throughput the best of these does not beat beyond the noise."""
+    if not points:
+        return None
+    best = max(points, key=lambda p: p.throughput_rps.value)
+    ties = [p for p in points if p.throughput_rps.high >= best.throughput_rps.low]
+    return min(ties, key=lambda p: p.batch_size)
+
+
+def _trial(tried: Tried, view: SessionView, chosen: Configured | None) -> TrialSummary:
+    price, objective = view.spec.hardware.price_per_hour_usd, view.spec.objective
+    return TrialSummary(
+        recipe=tried.name,
+        definition=tried.recipe,
+        outcome=tried.outcome,
+        reason=tried.reason,
+        evidence=tried.evidence,
+        points=tuple(tried.points.values()),
+        cost_per_1000_usd={b: cost_per_1000_usd(price, p.throughput_rps) for b, p in tried.points.items()},
+        accuracy=tried.accuracy.value.value if tried.accuracy is not None else None,
+        accuracy_drop=tried.accuracy.drop if tried.accuracy is not None else None,
+        output_difference=tried.output_difference,
+        size_mb=tried.artifact.size_mb if tried.artifact is not None else None,
+        seconds=tried.seconds,
+        chosen=chosen is not None and tried.recipe == chosen.tried.recipe,
+        feasible=tried.ran and any(not breaches(c, objective) for c in configurations([tried])),
+    )
+
+
+def _sentence(
+    verdict: Verdict,
+    view: SessionView,
+    best: Configured | None,
+    ratio: Ratio | None,
+    kept: Sequence[Margin],
+    why: str,
+) -> str:
+    if best is None:
+        baseline = view.baseline
+        cause = f": {baseline.reason}" if baseline is not None and baseline.reason else ""
+        return f"Nothing could be measured{cause}."
+    gain = "" if ratio is None else (
+        f" {ratio.p50.value:.1f}x faster at batch {view.low_batch} and {ratio.throughput.value:.1f}x the requests "
+        "for the same money as the model as given."
+    )
+    if view.baseline is not None and best.tried.recipe == view.baseline.recipe:
+        gain = " Nothing that was tried beats the model as given beyond the noise."
+    match verdict:
+        case Verdict.MET:
+            return f"{best.name} keeps every promise.{gain}"
+        case Verdict.INFEASIBLE:
+            broken = [f"{m.constraint} by {-m.margin:.4g} {m.unit}" for m in kept if m.margin < 0]
+            return f"No candidate keeps every constraint. The closest, {best.name}, misses {' and '.join(broken)}."
+        case Verdict.UNSTABLE:
+            return f"The machine is too noisy to tell whether {best.name} keeps its p99: {why}."
+        case Verdict.INTERRUPTED:
+            return f"Interrupted. The best so far is {best.name}.{gain}"

@@ -1,0 +1,49 @@
+"""MLflow as a mirror of the journal: written after the fact, in a process of its own, exactly once.
+
+The main process never imports mlflow: it runs `record_task` in a worker, or `python -m tools.tracking`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tools.tracking.errors import TrackingError
+from tools.tracking.recording import record
+from tools.tracking.session import read_result
+from tools.tracking.store import default_tracking_uri
+from tools.tracking.ui import serve_ui, ui_command
+
+__all__ = [
+    "TrackingError",
+    "default_tracking_uri",
+    "read_result",
+    "record",
+    "record_task",
+    "serve_ui",
+    "ui_command",
+]
+
+
+def record_task(*, session_dir: str, example: str, tracking_uri: str | None = None) -> dict[str, Any]:
+    """Record the session in `session_dir`, from its `result.json`; a task for `tools.worker.Worker`.
+
+    Args:
+        session_dir: `<home>/sessions/<id>`.
+        example: `.npz` file with one batch of inputs.
+        tracking_uri: default: `MLFLOW_TRACKING_URI`, else the home directory's own store.
+
+    Returns:
+        The `MlflowRef`, JSON-ready.
+
+    Raises:
+        InfertuneError: as `record`, or the result cannot be read.
+    """
+    folder = Path(session_dir)
+    reference = record(
+        read_result(folder / "result.json"),
+        session_dir=folder,
+        tracking_uri=tracking_uri or default_tracking_uri(folder.resolve().parents[1]),
+        example=Path(example),
+    )
+    return reference.model_dump(mode="json")

@@ -1,0 +1,225 @@
+"""What a session's result becomes in MLflow: tags, parameters and metrics. Pure functions of `SessionResult`.
+
+Metric names keep MLflow's customs (`batch_8_throughput_req_sec`). Costs are US dollars per 1,000 requests. A number
+that does not exist, or is not finite, has no metric: a zero would be a lie.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TypeAlias
+
+from tools.contracts import BatchPoint, Interval, Precision, Recipe, digest_of
+from tools.result import Configuration, SessionResult, TrialSummary
+
+Texts: TypeAlias = dict[str, str]
+Metrics: TypeAlias = dict[str, float]
+
+SESSION_TAG = "infertune.session"
+RESULT_TAG = "infertune.result"
+"""Digest of the result that a run mirrors: a session that was resumed and ended anew is recorded anew."""
+COMPLETE_TAG = "infertune.complete"
+"""Set last. A run without it is a recording that was interrupted."""
+MODEL_NAME_TAG = "infertune.model_name"
+MODEL_VERSION_TAG = "infertune.model_version"
+NOTE_TAG = "infertune.note"
+_DESCRIPTION_TAG = "mlflow.note.content"
+_UNITS = (
+    "Costs are US dollars per 1,000 requests; latency is that of a whole batch, with `_low` and `_high` the ends of "
+)
+_UNITS += "its 95 % interval; memory and size are in MB (10^6 bytes); an accuracy loss is positive when accuracy fell."
+
+
+def session_tags(result: SessionResult) -> Texts:
+    """Tags of the parent run."""
+    return {
+        **_source_tags(f"{result.workload} {result.session}"),
+        _DESCRIPTION_TAG: f"{result.summary}\n\n{_UNITS}",
+        SESSION_TAG: result.session,
+        RESULT_TAG: result_digest(result),
+        "verdict": result.verdict.value,
+        "workload": result.workload,
+        "workload_digest": result.workload_digest,
+        **{f"version.{name}": version for name, version in result.versions.items()},
+    }
+
+
+def result_digest(result: SessionResult) -> str:
+    """Name of this result, whatever is said in it about where it is recorded."""
+    return digest_of(result.model_dump(mode="json", exclude={"mlflow"}))
+
+
+def session_params(result: SessionResult) -> Texts:
+    """Parameters of the parent run: what was asked, on which machine, and what was chosen."""
+    hardware = result.hardware
+    params: dict[str, object] = {
+        **{f"objective_{name}": value for name, value in result.objective.model_dump(mode="json").items()},
+        "price_per_hour_usd": result.price_per_hour_usd,
+        "hardware_digest": hardware.digest,
+        "hardware_cpu": hardware.cpu,
+        "hardware_architecture": hardware.architecture,
+        "hardware_cores": hardware.cores,
+        "hardware_memory_mb": hardware.memory_mb,
+        "hardware_flags": " ".join(hardware.flags),
+        "hardware_accelerators": ", ".join(hardware.accelerators),
+    }
+    if result.best is not None:
+        params |= {
+            "best_recipe": result.best.recipe,
+            "best_steps": _steps(result.best.definition),
+            "best_runtime": result.best.runtime,
+            "best_precision": result.best.definition.precision.value,
+            "best_batch_size": result.best.batch_size,
+            "best_artifact": result.best.artifact_ref.digest,
+        }
+    if result.batch is not None:
+        params |= {"batch_sla": result.batch.sla_batch, "batch_job": result.batch.job_batch}
+    return _texts(params)
+
+
+def session_metrics(result: SessionResult) -> Metrics:
+    """Metrics of the parent run: the baseline, the best, their ratios, and where the time went."""
+    metrics: Metrics = {}
+    for prefix, configuration in (("baseline", result.baseline), ("best", result.best)):
+        if configuration is not None:
+            metrics |= _configuration(prefix, configuration)
+    if result.ratio is not None:
+        for name in ("p50", "throughput", "cost"):
+            metrics |= _interval(f"ratio_{name}", getattr(result.ratio, name))
+    metrics |= {f"seconds_{name}": value for name, value in result.seconds.model_dump().items()}
+    metrics |= {f"margin_{_slug(m.constraint)}": m.margin for m in result.margins}
+    if result.scaling is not None:
+        metrics |= {
+            **_interval("capacity_req_sec", result.scaling.capacity_rps),
+            "replicas_p95": result.scaling.replicas_p95,
+            "replicas_peak": result.scaling.replicas_peak,
+            "daily_cost_usd": result.scaling.daily_cost_usd,
+        }
+    for trial in result.trials:
+        if trial.chosen:
+            metrics |= _sweep(trial)
+        for name, loss in _accuracy_loss(trial).items():
+            metrics[name] = min(loss, metrics.get(name, math.inf))  # the least that this precision cost
+    metrics["trials"] = len(result.trials)
+    metrics["trials_measured"] = sum(trial.outcome == "measured" for trial in result.trials)
+    return _finite(metrics)
+
+
+def trial_tags(trial: TrialSummary, parent_run_id: str) -> Texts:
+    """Tags of a nested run."""
+    return {
+        **_source_tags(trial.recipe),
+        _DESCRIPTION_TAG: f"{trial.reason}\n\n{_UNITS}" if trial.reason else _UNITS,
+        "mlflow.parentRunId": parent_run_id,
+        "outcome": trial.outcome,
+        "chosen": str(trial.chosen).lower(),
+        "feasible": str(trial.feasible).lower(),
+    }
+
+
+def trial_params(trial: TrialSummary) -> Texts:
+    """Parameters of a nested run: the recipe and what became of it."""
+    recipe = trial.definition
+    return _texts(
+        {
+            "recipe": trial.recipe,
+            "recipe_digest": recipe.digest,
+            "steps": _steps(recipe),
+            "runtime": recipe.runtime,
+            "precision": recipe.precision.value,
+            **{f"setting_{name}": value for name, value in recipe.settings.items()},
+            "outcome": trial.outcome,
+            "reason": trial.reason,
+            "evidence": ", ".join(trial.evidence),
+        }
+    )
+
+
+def trial_metrics(trial: TrialSummary) -> Metrics:
+    """Metrics of a nested run."""
+    metrics: Metrics = {"seconds": trial.seconds, **_sweep(trial), **_accuracy_loss(trial)}
+    if trial.accuracy is not None:
+        metrics["accuracy"] = trial.accuracy
+    if trial.accuracy_drop is not None:
+        metrics |= _interval("accuracy_drop", trial.accuracy_drop)
+    if trial.output_difference is not None:
+        metrics["output_difference"] = trial.output_difference
+    if trial.size_mb is not None:
+        metrics["size_mb"] = trial.size_mb
+    return _finite(metrics)
+
+
+def precision_name(precision: Precision) -> str:
+    """Return a precision as metric names spell it: `int8` is the static one, the others keep their names."""
+    return "int8" if precision is Precision.INT8_STATIC else precision.value.replace("-", "_")
+
+
+def _sweep(trial: TrialSummary) -> Metrics:
+    metrics: Metrics = {}
+    for point in trial.points:
+        metrics |= _point(point)
+        cost = trial.cost_per_1000_usd.get(point.batch_size)
+        if cost is not None:
+            metrics[f"batch_{point.batch_size}_cost_usd"] = cost.value
+    return metrics
+
+
+def _point(point: BatchPoint) -> Metrics:
+    prefix = f"batch_{point.batch_size}_"
+    return {
+        f"{prefix}throughput_req_sec": point.throughput_rps.value,
+        f"{prefix}latency_p50_ms": point.latency_ms.p50.value,
+        f"{prefix}latency_p95_ms": point.latency_ms.p95.value,
+        **_interval(f"{prefix}latency_p99_ms", point.latency_ms.p99),
+        f"{prefix}peak_memory_mb": point.peak_memory_mb,
+    }
+
+
+def _configuration(prefix: str, configuration: Configuration) -> Metrics:
+    return {
+        f"{prefix}_p50_ms": configuration.latency_ms.p50.value,
+        f"{prefix}_p95_ms": configuration.latency_ms.p95.value,
+        **_interval(f"{prefix}_p99_ms", configuration.latency_ms.p99),
+        f"{prefix}_throughput_req_sec": configuration.throughput_rps,
+        f"{prefix}_cost_usd": configuration.cost_per_1000_usd,
+        f"{prefix}_accuracy": configuration.accuracy,
+        **_interval(f"{prefix}_accuracy_drop", configuration.accuracy_drop),
+        f"{prefix}_batch_size": configuration.batch_size,
+        f"{prefix}_size_mb": configuration.size_mb,
+        f"{prefix}_memory_mb": configuration.memory_mb,
+    }
+
+
+def _accuracy_loss(trial: TrialSummary) -> Metrics:
+    if trial.accuracy_drop is None:
+        return {}
+    return {f"{precision_name(trial.definition.precision)}_accuracy_loss": trial.accuracy_drop.value}
+
+
+def _interval(name: str, interval: Interval) -> Metrics:
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _finite(metrics: Metrics) -> Metrics:
+    return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _texts(values: dict[str, object]) -> Texts:
+    return {name: str(value) for name, value in values.items() if value is not None and value != ""}
+
+
+def _steps(recipe: Recipe) -> str:
+    """Return the transforms in order: `export-onnx > quantize-static {"per_channel": true}`."""
+    return " > ".join(
+        f"{step.transform} {json.dumps(step.settings, sort_keys=True)}" if step.settings else step.transform
+        for step in recipe.steps
+    )
+
+
+def _slug(text: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in text.lower()).strip("_")
+
+
+def _source_tags(name: str) -> Texts:
+    return {"mlflow.runName": name, "mlflow.source.name": "infertune", "mlflow.source.type": "LOCAL"}

@@ -1,0 +1,148 @@
+"""The MLflow store: where it is, how it is opened, and what an earlier attempt left in it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tools.tracking.errors import TrackingError
+from tools.tracking.facts import COMPLETE_TAG, RESULT_TAG, SESSION_TAG
+
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_AGENT_HINT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING": "false",
+    "MLFLOW_UV_AUTO_DETECT": "false",  # else a uv.lock in the working directory is taken for the model's
+    "GIT_PYTHON_REFRESH": "quiet",
+    # An absent server is worth half a minute, not MLflow's default of several.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}
+_MAX_RESULTS = 1000
+
+
+def default_tracking_uri(home: Path) -> str:
+    """Return the tracking URI to use: `MLFLOW_TRACKING_URI`, or the SQLite file in the home directory."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or local_tracking_uri(home)
+
+
+def local_tracking_uri(home: Path) -> str:
+    """Return the URI of the SQLite store in the home directory."""
+    return f"sqlite:///{home.resolve() / 'mlflow.db'}"
+
+
+def artifact_root(home: Path) -> Path:
+    """Return the folder that artifacts of the local store live in."""
+    return home.resolve() / "mlartifacts"
+
+
+def quiet_environment() -> dict[str, str]:
+    """Return the settings that keep MLflow from phoning home, asking git and guessing; the user's own ones win."""
+    return {name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()}
+
+
+def silence_mlflow() -> None:
+    """Apply `quiet_environment` to this process. Has to come before the first import of mlflow."""
+    os.environ.update(quiet_environment())
+
+
+def open_store(tracking_uri: str) -> Any:
+    """Return an `MlflowClient` for both tracking and registry.
+
+    MLflow's settings are process-wide, which is one reason why recording has a process of its own.
+    """
+    import mlflow
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    if not event.contains(Engine, "connect", _tune_sqlite):
+        event.listen(Engine, "connect", _tune_sqlite)
+    mlflow.set_tracking_uri(tracking_uri)
+    mlflow.set_registry_uri(tracking_uri)
+    return mlflow.MlflowClient(tracking_uri, tracking_uri)
+
+
+def _tune_sqlite(connection: object, _record: object) -> None:
+    """Let SQLite sync its log and not every transaction, of which MLflow makes hundreds: seconds on a slow disk.
+
+    The file stays consistent whatever happens; a power failure can lose the last transactions, and with them the tag
+    that says that a recording is complete.
+    """
+    if isinstance(connection, sqlite3.Connection):
+        with contextlib.suppress(sqlite3.OperationalError):  # some network file systems cannot; slower, but it works
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def experiment_id(client: Any, name: str, *, tracking_uri: str, home: Path) -> str:
+    """Return the experiment's id; create it when it does not exist.
+
+    A server decides itself where its artifacts go. A database does not: they go to the home directory then, and
+    not to MLflow's default, `./mlruns` in whatever the working directory is.
+
+    Raises:
+        TrackingError: a person has deleted the experiment.
+    """
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        root = None if _is_server(tracking_uri) else (artifact_root(home) / _folder_name(name)).as_uri()
+        try:
+            return str(client.create_experiment(name, artifact_location=root))
+        except MlflowException:
+            experiment = client.get_experiment_by_name(name)  # another process was quicker
+            if experiment is None:
+                raise
+    if experiment.lifecycle_stage != "active":
+        raise TrackingError(
+            f"the MLflow experiment {name!r} has been deleted.",
+            where=tracking_uri,
+            fix=f"Restore it: mlflow experiments restore -x {experiment.experiment_id}",
+        )
+    return str(experiment.experiment_id)
+
+
+def find_complete_run(client: Any, experiment: str, *, session: str, result_digest: str) -> Any | None:
+    """Return the run that mirrors exactly this result of the session, if there is one."""
+    for run in _runs_of(client, experiment, session):
+        tags = run.data.tags
+        if COMPLETE_TAG in tags and tags.get(RESULT_TAG) == result_digest:
+            return run
+    return None
+
+
+def delete_stale_runs(client: Any, experiment: str, *, session: str) -> None:
+    """Delete what earlier recordings of the session left: interrupted ones, and ones of an earlier result.
+
+    With each parent go its nested runs, the model that it logged and the version that it registered.
+    """
+    for run in _runs_of(client, experiment, session):
+        parent = run.info.run_id
+        for version in client.search_model_versions(f"run_id = '{parent}'"):
+            client.delete_model_version(version.name, version.version)
+        for model in client.search_logged_models([experiment], filter_string=f"source_run_id = '{parent}'"):
+            client.delete_logged_model(model.model_id)
+        for child in client.search_runs(
+            [experiment], f"tags.mlflow.parentRunId = '{parent}'", max_results=_MAX_RESULTS
+        ):
+            client.delete_run(child.info.run_id)
+        client.delete_run(parent)
+
+
+def _runs_of(client: Any, experiment: str, session: str) -> list[Any]:
+    return list(client.search_runs([experiment], f"tags.`{SESSION_TAG}` = '{session}'", max_results=_MAX_RESULTS))
+
+
+def _is_server(tracking_uri: str) -> bool:
+    return urlsplit(tracking_uri).scheme in ("http", "https") or tracking_uri.startswith("databricks")
+
+
+def _folder_name(experiment: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in experiment)

@@ -1,0 +1,64 @@
+"""Transforms by name, and the order that recipes must keep."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tools.contracts import ArtifactRef, ModelFormat, Step, WorkloadInfo
+from tools.errors import TransformError
+from tools.transforms.base import Stage, Transform
+
+__all__ = ["TRANSFORM_NAMES", "Stage", "Transform", "apply_step", "check_order", "get_transform"]
+
+_TRANSFORMS = {
+    "cast": "tools.transforms.cast:Cast",
+    "script": "tools.transforms.script:Script",
+    "export-onnx": "tools.transforms.export_onnx:ExportOnnx",
+    "convert-openvino": "tools.transforms.convert_openvino:ConvertOpenVino",
+    "quantize-dynamic": "tools.transforms.quantize_dynamic:QuantizeDynamic",
+    "quantize-static": "tools.transforms.quantize_static:QuantizeStatic",
+    "quantize-nncf": "tools.transforms.quantize_nncf:QuantizeNncf",
+}
+TRANSFORM_NAMES = tuple(_TRANSFORMS)
+
+
+def get_transform(name: str) -> Transform:
+    """Return the transform called `name`.
+
+    Raises:
+        TransformError: there is none of this name.
+    """
+    if name not in _TRANSFORMS:
+        raise TransformError(f"there is no transform {name!r}.", fix=f"Known: {', '.join(_TRANSFORMS)}.")
+    module, _, attribute = _TRANSFORMS[name].partition(":")
+    transform: Transform = getattr(importlib.import_module(module), attribute)()
+    return transform
+
+
+def check_order(source: ModelFormat, steps: Sequence[Step]) -> ModelFormat:
+    """Check that each step can follow the one before, and return the format that comes out.
+
+    Raises:
+        TransformError: a stage goes back, or a step cannot read what comes before it.
+    """
+    current, stage = source, Stage(min(Stage))
+    for step in steps:
+        transform = get_transform(step.transform)
+        if transform.stage < stage:
+            raise TransformError(f"{step.transform} cannot come this late in a recipe.")
+        if current not in transform.consumes:
+            raise TransformError(f"{step.transform} cannot read {current.value}.")
+        current, stage = transform.produces, transform.stage
+    return current
+
+
+def apply_step(artifact: dict[str, Any], workload: dict[str, Any], step: dict[str, Any], root: str) -> dict[str, Any]:
+    """Apply one step; a worker task, so everything is JSON. Returns the new artifact."""
+    parsed = Step.model_validate(step)
+    made = get_transform(parsed.transform).apply(
+        ArtifactRef.model_validate(artifact), WorkloadInfo.model_validate(workload), parsed.settings, Path(root)
+    )
+    return made.model_dump(mode="json")

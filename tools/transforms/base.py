@@ -1,0 +1,40 @@
+"""The protocol of a transform: artifact in, artifact out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from tools.contracts import ArtifactRef, JsonScalar, ModelFormat, WorkloadInfo
+
+
+class Stage(IntEnum):
+    """Where a transform may stand in a recipe. Stages never go back, so an illegal order cannot be built."""
+
+    CAST = 30
+    EXPORT = 40
+    CONVERT = 50
+    QUANTIZE = 60
+
+
+class Transform(Protocol):
+    """One technique. Runs in a worker: it may fail, hang or eat memory, and that is an outcome."""
+
+    name: ClassVar[str]
+    stage: ClassVar[Stage]
+    consumes: ClassVar[frozenset[ModelFormat]]
+    produces: ClassVar[ModelFormat]
+    needs_calibration: ClassVar[bool]
+    """Whether its result depends on the calibration data."""
+
+    def apply(
+        self, artifact: ArtifactRef, workload: WorkloadInfo, settings: Mapping[str, JsonScalar], root: Path
+    ) -> ArtifactRef:
+        """Write the transformed artifact below `root`.
+
+        Raises:
+            TransformError: this transform cannot work on this artifact; the message says why.
+        """
+        ...

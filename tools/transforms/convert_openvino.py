@@ -1,0 +1,70 @@
+"""Convert ONNX, TorchScript or a torch.export program to OpenVINO's own format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tools.artifacts import model_file, model_file_name, write_artifact
+from tools.contracts import ArtifactRef, JsonScalar, ModelFormat, Precision, WorkloadInfo
+from tools.transforms.base import Stage
+
+
+class ConvertOpenVino:
+    """Weights stay FP32 on disk: the precision of the arithmetic is chosen when the model is compiled."""
+
+    name: ClassVar[str] = "convert-openvino"
+    stage: ClassVar[Stage] = Stage.CONVERT
+    consumes: ClassVar[frozenset[ModelFormat]] = frozenset({ModelFormat.ONNX, ModelFormat.TORCHSCRIPT, ModelFormat.PT2})
+    produces: ClassVar[ModelFormat] = ModelFormat.OPENVINO
+    needs_calibration: ClassVar[bool] = False
+
+    def apply(
+        self,
+        artifact: ArtifactRef,
+        workload: WorkloadInfo,
+        settings: Mapping[str, JsonScalar],  # noqa: ARG002
+        root: Path,
+    ) -> ArtifactRef:
+        """Convert, and name the inputs as the workload names them."""
+        import openvino as ov
+
+        if artifact.format is ModelFormat.ONNX:
+            model = ov.convert_model(str(model_file(artifact)))
+        else:
+            model = _convert_torch(artifact, workload)
+        return save_openvino(model, root, Precision.FP32, artifact.fixed_batch)
+
+
+def save_openvino(model: Any, root: Path, precision: Precision, fixed_batch: int | None) -> ArtifactRef:
+    """Write an OpenVINO model as an artifact."""
+    import openvino as ov
+
+    return write_artifact(
+        root,
+        ModelFormat.OPENVINO,
+        precision,
+        lambda folder: ov.save_model(
+            model, str(folder / model_file_name(ModelFormat.OPENVINO)), compress_to_fp16=False
+        ),
+        fixed_batch=fixed_batch,
+    )
+
+
+def _convert_torch(artifact: ArtifactRef, workload: WorkloadInfo) -> Any:
+    import openvino as ov
+
+    from tools.transforms.example import example_call
+    from tools.workloads.modules import load_module
+
+    arguments, keywords = example_call(workload, artifact)
+    batch = artifact.fixed_batch or -1
+    model = ov.convert_model(
+        load_module(artifact),
+        example_input=keywords or (arguments if len(arguments) > 1 else arguments[0]),
+        input=[ov.PartialShape([batch, *spec.shape]) for spec in workload.inputs],
+    )
+    for port, spec in zip(model.inputs, workload.inputs, strict=True):
+        port.set_names({spec.name})
+    return model

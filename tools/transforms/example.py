@@ -1,0 +1,29 @@
+"""Example arguments for tracing and exporting a torch module."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tools.contracts import ArtifactRef, WorkloadInfo
+
+if TYPE_CHECKING:
+    import torch
+
+EXPORT_BATCH = 2
+"""A batch of one would be specialized to one: torch.export takes 0 and 1 for constants."""
+
+
+def example_call(
+    workload: WorkloadInfo, artifact: ArtifactRef
+) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:
+    """Return positional and keyword arguments of one call, from calibration items."""
+    import torch
+
+    from tools.workloads.datasets import batch_of
+    from tools.workloads.modules import is_positional
+
+    batch = batch_of(workload.calibration, artifact.fixed_batch or EXPORT_BATCH)
+    tensors = {name: torch.from_numpy(array) for name, array in batch.items()}
+    if is_positional(tensors):
+        return tuple(tensors.values()), {}
+    return (), tensors

@@ -1,0 +1,153 @@
+"""What a session knows, arranged for deciding. Pure: evidence in, facts out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from tools.bench import reason, trial_result
+from tools.contracts import (
+    Accuracy,
+    ArtifactRef,
+    Availability,
+    BatchPoint,
+    ComparisonResult,
+    EdgeCaseResult,
+    Evidence,
+    EvidenceKind,
+    Hardware,
+    Measured,
+    ProfileResult,
+    Recipe,
+    WorkloadInfo,
+)
+from tools.spec import TuningSpec
+
+
+@dataclass(frozen=True)
+class Tried:
+    """All that is known of one recipe."""
+
+    recipe: Recipe
+    evidence: tuple[str, ...]
+    outcome: str
+    reason: str | None
+    points: dict[int, BatchPoint] = field(default_factory=dict)
+    artifact: ArtifactRef | None = None
+    accuracy: Accuracy | None = None
+    output_difference: float | None = None
+    seconds: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The recipe's name."""
+        return self.recipe.name
+
+    @property
+    def ran(self) -> bool:
+        """Whether there are numbers."""
+        return bool(self.points) and self.accuracy is not None
+
+    @property
+    def first_point(self) -> BatchPoint:
+        """The smallest batch that was measured."""
+        return self.points[min(self.points)]
+
+
+@dataclass(frozen=True)
+class SessionView:
+    """A session's inputs and the evidence so far."""
+
+    spec: TuningSpec
+    workload: WorkloadInfo
+    hardware: Hardware
+    availability: dict[str, Availability]
+    evidence: Sequence[Evidence]
+    elapsed_s: float = 0.0
+    stopped: bool = False
+
+    @property
+    def low_batch(self) -> int:
+        """The smallest batch the model accepts: 1, unless it was exported with another."""
+        return self.workload.source.fixed_batch or 1
+
+    @cached_property
+    def tried(self) -> dict[str, Tried]:
+        """Recipes that were tried, by digest, in the order of their first trial."""
+        gathered: dict[str, list[Evidence]] = {}
+        for evidence in self.evidence:
+            if evidence.kind in (EvidenceKind.TRIAL, EvidenceKind.SWEEP):
+                gathered.setdefault(evidence.recipe.digest, []).append(evidence)
+        return {digest: _gather(items) for digest, items in gathered.items()}
+
+    @cached_property
+    def ran(self) -> tuple[Tried, ...]:
+        """Recipes with numbers."""
+        return tuple(t for t in self.tried.values() if t.ran)
+
+    @property
+    def baseline(self) -> Tried | None:
+        """The model as given: the first recipe that was tried."""
+        return next(iter(self.tried.values()), None)
+
+    @cached_property
+    def profile(self) -> ProfileResult | None:
+        """Where the baseline's time goes."""
+        for evidence in self.evidence:
+            match evidence.outcome:
+                case Measured(result=ProfileResult() as result):
+                    return result
+        return None
+
+    def comparison(self, recipe: Recipe) -> tuple[Evidence, ComparisonResult] | None:
+        """The latest interleaved comparison of this recipe with the baseline."""
+        for evidence in reversed(self.evidence):
+            match evidence:
+                case Evidence(outcome=Measured(result=ComparisonResult() as result)) if evidence.recipe == recipe:
+                    return evidence, result
+        return None
+
+    def edge_cases(self, recipe: Recipe) -> tuple[Evidence, EdgeCaseResult | None] | None:
+        """What unusual inputs did to this recipe; the result is None when the whole run came to grief."""
+        for evidence in reversed(self.evidence):
+            if evidence.kind is EvidenceKind.EDGE_CASES and evidence.recipe == recipe:
+                match evidence.outcome:
+                    case Measured(result=EdgeCaseResult() as result):
+                        return evidence, result
+                    case _:
+                        return evidence, None
+        return None
+
+    def of_kind(self, kind: EvidenceKind) -> list[Evidence]:
+        """All evidence of one kind."""
+        return [e for e in self.evidence if e.kind is kind]
+
+
+def _gather(items: Sequence[Evidence]) -> Tried:
+    """Merge the trial and the sweeps of one recipe; at a batch size measured twice, the larger sample counts."""
+    first = items[0]
+    points: dict[int, BatchPoint] = {}
+    artifact, accuracy, difference = None, None, None
+    for evidence in items:
+        result = trial_result(evidence)
+        if result is None:
+            continue
+        artifact = result.artifact
+        accuracy = result.accuracy or accuracy
+        difference = result.output_difference if result.output_difference is not None else difference
+        for point in result.points:
+            known = points.get(point.batch_size)
+            if known is None or point.latency_ms.p50.n > known.latency_ms.p50.n:
+                points[point.batch_size] = point
+    return Tried(
+        recipe=first.recipe,
+        evidence=tuple(e.id for e in items),
+        outcome=first.outcome.outcome,
+        reason=reason(first.outcome) or None,
+        points=dict(sorted(points.items())),
+        artifact=artifact,
+        accuracy=accuracy,
+        output_difference=difference,
+        seconds=sum(e.seconds for e in items),
+    )

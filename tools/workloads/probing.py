@@ -1,0 +1,147 @@
+"""What a few items tell about a model: its outputs, its batch sizes, whether metric and outputs fit together.
+
+Imported by workers only: it needs torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tools.contracts import ArtifactRef, TensorSpec
+from tools.errors import WorkloadError
+from tools.spec import BUILTIN_METRICS, WorkloadSpec
+from tools.workloads import code, metrics, modules
+from tools.workloads.batches import Items
+from tools.workloads.datasets import repeated, tensor_specs
+from tools.workloads.sources import Source
+
+Array = npt.NDArray[Any]
+Run = Callable[[Mapping[str, Array]], dict[str, Array]]
+
+_SAME = 1e-2
+"""Two results are the same item's when they differ by less than this part of the outputs' spread. Wide enough for
+bfloat16 and for kernels that differ by batch size, far below what another item or a dropout mask changes."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What running batches of one and two items told."""
+
+    outputs: tuple[TensorSpec, ...]
+    fixed_batch: int | None
+    notes: tuple[str, ...]
+
+
+def probe(source: Source, items: Items) -> Probe:
+    """Run batches of one and two items, or of the size written into the program."""
+    if source.fixed_batch is not None:
+        outputs = _run_batch(source, items, source.fixed_batch)
+        note = f"The program accepts batches of {source.fixed_batch} only: it was exported with that size."
+        return Probe(outputs=tensor_specs(outputs), fixed_batch=source.fixed_batch, notes=(note,))
+    results: dict[int, dict[str, Array]] = {}
+    problems: dict[int, WorkloadError] = {}
+    for size in (2, 1):
+        try:
+            results[size] = _run_batch(source, items, size)
+        except WorkloadError as error:
+            problems[size] = error
+    if not results:
+        raise problems[2]
+    if problems:
+        ((size, outputs),) = results.items()
+        (problem,) = problems.values()
+        note = f"The model accepts batches of {size} only; with another size: {problem.what}"
+        return Probe(outputs=tensor_specs(outputs), fixed_batch=size, notes=(note,))
+    notes: tuple[str, ...] = ()
+    if _difference(results[1], {name: value[:1] for name, value in results[2].items()}) > _SAME:
+        note = (
+            "An item's output depends on the batch that it is in, or on chance: accuracy may differ between batch "
+            "sizes. Is there a dropout or a batch normalization that ignores eval mode?"
+        )
+        notes = (note,)
+    return Probe(outputs=tensor_specs(results[2]), fixed_batch=None, notes=notes)
+
+
+def _run_batch(source: Source, items: Items, size: int) -> dict[str, Array]:
+    batch = repeated(items.inputs, size)
+    try:
+        outputs = source.run(batch)
+    except WorkloadError as error:
+        raise WorkloadError(
+            f"{error.what.rstrip('.')}; the batch was {described(tensor_specs(batch))}, {size} items.",
+            where=error.where or source.where,
+            fix=error.fix,
+        ) from error
+    for name, value in outputs.items():
+        if value.ndim == 0 or len(value) != size:
+            raise WorkloadError(
+                f"the output `{name}` of {size} items has shape {value.shape}, and its first dimension must be the "
+                "batch.",
+                where=source.where,
+                fix="Return batch-first outputs only.",
+            )
+    metrics.check_finite(tuple(outputs.values()), list(outputs))
+    return outputs
+
+
+def run_items(run: Run, items: Items, count: int, fixed_batch: int | None) -> dict[str, Array]:
+    """Run the first `count` items, in one batch or in batches of the only size that the program accepts."""
+    size = fixed_batch or count
+    parts = []
+    for start in range(0, count, size):
+        chunk = {name: value[start : start + size] for name, value in items.inputs.items()}
+        parts.append(run(repeated(chunk, size)))
+    return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
+
+
+def check_scoring(workload: WorkloadSpec, sample: dict[str, Array], items: Items) -> tuple[str, ...]:
+    """Score, and postprocess, the outputs of a few items; check the labels of all of them."""
+    outputs = tuple(sample.values())
+    n = len(outputs[0])
+    metrics.check_finite(outputs, list(sample))
+    metrics.check_targets(workload.metric, outputs, items.targets)
+    targets = None if items.targets is None else items.targets[:n]
+    scores = metrics.score(workload.metric, outputs, targets, baseline=outputs)
+    if workload.postprocess is not None:
+        code.call(workload.postprocess, metrics.as_returned(outputs))
+    notes = []
+    if not metrics.is_per_item(scores, n):
+        notes.append("The metric returns one number for all items: drops in accuracy cannot be compared in pairs.")
+    if targets is None and workload.metric in BUILTIN_METRICS:
+        notes.append(f"The data have no targets: {workload.metric} compares with the outputs of the model as given.")
+    return tuple(notes)
+
+
+def check_reload(artifact: ArtifactRef, sample: dict[str, Array], items: Items) -> None:
+    """Every trial builds the model anew: that must give what was loaded."""
+    module = modules.load_module(artifact)
+    count = len(next(iter(sample.values())))
+
+    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return dict(zip(sample, modules.call_module(module, inputs), strict=True))
+
+    if _difference(sample, run_items(run, items, count, artifact.fixed_batch)) > _SAME:
+        raise WorkloadError(
+            "built once more, and with the same weights, the model gives other outputs.",
+            where=artifact.factory,
+            fix="Keep all that it has learnt in parameters and persistent buffers, so that it is in the state dict.",
+        )
+
+
+def _difference(expected: dict[str, Array], found: dict[str, Array]) -> float:
+    """Largest difference between outputs, relative to their spread (standard deviation, or size if that is zero)."""
+    worst = 0.0
+    for name, value in expected.items():
+        wanted = value.astype(np.float64)
+        spread = float(wanted.std()) or float(np.abs(wanted).max(initial=0.0)) or 1.0
+        worst = max(worst, float(np.abs(wanted - found[name].astype(np.float64)).max(initial=0.0)) / spread)
+    return worst
+
+
+def described(specs: tuple[TensorSpec, ...]) -> str:
+    return ", ".join(f"{s.name} {s.dtype} {s.shape}" for s in specs)
