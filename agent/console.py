@@ -32,7 +32,7 @@ _DIFF_STYLES = {"added": "green", "removed": "red", "head": "dim", "same": ""}
 
 
 def print_summary(result: SessionResult, console: Console) -> None:
-    """Print verdict, baseline against best, decisions, the HPA diff, open gates, and where the files are.
+    """Print verdict, baseline against best, time, decisions, the HPA diff, open gates, and where the files are.
 
     On a terminal sentences wrap at its width; elsewhere every sentence and path stays on one line, without colour.
     """
@@ -46,9 +46,11 @@ def print_summary(result: SessionResult, console: Console) -> None:
     if result.baseline is not None or result.best is not None:
         console.print()
         console.print(_comparison(result))
-    if result.decisions:
+    _say(console, _took(result))
+    choices = [decision for decision in result.decisions if decision.node != "planner"]
+    if choices:
         _heading(console, "Decisions")
-        for decision in result.decisions:
+        for decision in choices:
             _item(console, Text.assemble((fmt.clean(decision.question), "dim"), " ", *_answer(decision)))
     if result.scaling is not None:
         _print_scaling(result.scaling, console)
@@ -58,6 +60,15 @@ def print_summary(result: SessionResult, console: Console) -> None:
         for gate in open_gates:
             _item(console, Text.assemble((fmt.clean(gate.name), "yellow"), ": ", fmt.clean(gate.detail)))
     _print_files(result, console)
+
+
+def _took(result: SessionResult) -> Text:
+    seconds = result.seconds
+    parts = [f"{fmt.seconds(seconds.trials)} in trials"]
+    if seconds.training:
+        parts.append(f"{fmt.seconds(seconds.training)} in training")
+    parts.append(f"{fmt.seconds(seconds.overhead)} overhead ({seconds.overhead / seconds.total:.1%})")
+    return Text.assemble(("took ", "dim"), fmt.seconds(seconds.total), (": " + ", ".join(parts), "dim"))
 
 
 def _answer(decision: Decision) -> tuple[tuple[str, str], str]:

@@ -31,21 +31,21 @@ _OUTCOME_STYLES = {"measured": "green", "finished": "green", "unstable": "yellow
 
 
 def observer_for(
-    console: Console, *, workload: str, objective: str = "", silent: bool = False, budget_s: float | None = None
+    console: Console, *, workload: str, silent: bool = False
 ) -> Observer:
     """Return the view that fits the console: live on a terminal, plain lines elsewhere, or none.
 
     Args:
         console: where to show it.
         workload: name of the workload.
-        objective: what was asked for, as `tools.report.format.objective` says it.
+        objective: what was asked for, as `tools.report.format.objective` says it; empty when it is not known yet.
         silent: show nothing, because standard output is for a machine.
         budget_s: the session's time budget, in seconds.
     """
     if silent:
         return Silent()
     if console.is_terminal and not console.is_dumb_terminal:
-        return LiveView(console, workload=workload, objective=objective, budget_s=budget_s)
+        return LiveView(console, workload=workload)
     return PlainLog(console)
 
 
@@ -91,6 +91,10 @@ class PlainLog:
     def __exit__(self, *_: object) -> None:
         pass
 
+    def about(self, *, objective: str, budget_s: float) -> None:
+        """Print what was asked for."""
+        self._line(f"{objective}; time budget {fmt.seconds(budget_s)}")
+
     def started(self, what: str, *, detail: str = "", expected_s: float | None = None) -> None:
         """Say what takes long, so that a quiet log is no riddle."""
         if expected_s is not None and expected_s >= _LONG_S:
@@ -128,16 +132,14 @@ class LiveView:
         console: Console,
         *,
         workload: str,
-        objective: str = "",
-        budget_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Args: as in `observer_for`; `clock` in seconds."""
         self._workload = fmt.clean(workload)
-        self._objective = fmt.clean(objective)
+        self._objective = ""
         self._clock = clock
         self._began = clock()
-        self._limit_s = budget_s
+        self._limit_s: float | None = None
         self._budget_seen = (0.0, self._began)
         self._now: tuple[str, str, float, float | None] | None = None
         self._doing = ""
@@ -165,6 +167,12 @@ class LiveView:
             self._over = True
             self._now = None
         self._live.stop()
+
+    def about(self, *, objective: str, budget_s: float) -> None:
+        """Put the objective into the header, and start the countdown."""
+        with self._lock:
+            self._objective = fmt.clean(objective)
+            self._limit_s = budget_s
 
     def started(self, what: str, *, detail: str = "", expected_s: float | None = None) -> None:
         """Show what runs now."""

@@ -79,27 +79,20 @@ def _float_runtimes(view: SessionView) -> Proposal | None:
 def _precisions(view: SessionView) -> Proposal | None:
     """Lower precisions that this CPU has kernels for."""
     source = view.workload.source.format
-    hardware = view.hardware
     openvino = _openvino_steps(view)
     wanted: list[Recipe] = []
     skipped: list[Option] = []
-    for precision, supported, kernels in (
-        (Precision.BF16, has_bf16_kernels(hardware), "BF16 (avx512_bf16 or amx_bf16)"),
-        (Precision.FP16, has_fp16_kernels(hardware), "FP16 (avx512_fp16 or amx_fp16)"),
-    ):
-        recipes = [
-            Recipe(runtime="openvino", steps=openvino, precision=precision)
-        ]
+    for precision, reason in _half_precisions(view):
+        recipes = [Recipe(runtime="openvino", steps=openvino, precision=precision)]
         if source is ModelFormat.TORCH:
             cast = Step(transform="cast", settings={"precision": precision.value})
             recipes.append(Recipe(runtime="eager", steps=(cast,), precision=precision))
-        if supported:
+        if reason is None:
             wanted += recipes
         else:
-            why = f"this CPU has no {kernels} kernels: it would be emulated"
-            skipped += [Option(name=r.name, rejected_because=why) for r in recipes]
+            skipped += [Option(name=r.name, rejected_because=reason) for r in recipes]
     if source in _EXPORT:
-        reduce_range = not has_int8_kernels(hardware)
+        reduce_range = not has_int8_kernels(view.hardware)
         wanted += [
             Recipe(
                 runtime="onnxruntime",
@@ -117,6 +110,19 @@ def _precisions(view: SessionView) -> Proposal | None:
         ]
     wanted.append(_nncf(view, "performance"))
     return _proposal(view, "quantization_evaluation", wanted, "lower precision moves fewer bytes", tuple(skipped))
+
+
+def _half_precisions(view: SessionView) -> list[tuple[Precision, str | None]]:
+    """Return BF16 and FP16, each with the reason why it is not worth a trial here, if there is one."""
+    bf16, fp16 = has_bf16_kernels(view.hardware), has_fp16_kernels(view.hardware)
+    emulated = "this CPU has no {} kernels: it would be emulated"
+    why_not_fp16 = None if fp16 else emulated.format("FP16 (avx512_fp16, amx_fp16 or asimdhp)")
+    if fp16 and bf16:
+        why_not_fp16 = "this CPU has BF16 too: as many bits to move, matrix units for it, and no overflow"
+    return [
+        (Precision.BF16, None if bf16 else emulated.format("BF16 (avx512_bf16, amx_bf16 or bf16)")),
+        (Precision.FP16, why_not_fp16),
+    ]
 
 
 def _more_accurate(view: SessionView) -> Proposal | None:

@@ -23,6 +23,7 @@ from tools.evidence import EvidenceStore
 from tools.hardware import detect, library_versions
 from tools.journal import Journal
 from tools.observer import Observer
+from tools.report.format import objective as format_objective
 from tools.result import SessionResult
 from tools.runtimes import availabilities
 from tools.spec import TuningSpec, load_spec
@@ -82,6 +83,9 @@ def optimize(target: str, options: Options, observer: Observer, started: float |
         if options.time_budget_s is not None:
             budget = spec.budget.model_copy(update={"time_s": options.time_budget_s})
             spec = spec.model_copy(update={"budget": budget})
+        observer.about(
+            objective=format_objective(spec.objective, spec.workload.metric), budget_s=spec.budget.time_s
+        )
         versions = library_versions()
         journal.append(
             "started",
@@ -199,7 +203,7 @@ def _spec(
         observer=observer,
     )
     seconds = time.monotonic() - started
-    observer.finished(what, outcome="measured", headline="weights are there", seconds=seconds)
+    observer.finished(what, outcome="finished", headline="weights are there", seconds=seconds)
     return _with_own_hpa(bundled_spec(target, Path(value)), session_dir), seconds
 
 
@@ -227,7 +231,7 @@ def _workload(spec: TuningSpec, home: Path, worker: Worker, observer: Observer) 
     info = WorkloadInfo.model_validate(value)
     observer.finished(
         what,
-        outcome="measured",
+        outcome="finished",
         headline=f"{info.parameters / 1e6:.1f} M parameters, {info.evaluation.n} held-out items",
         seconds=time.monotonic() - started,
     )

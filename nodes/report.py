@@ -36,10 +36,12 @@ def report(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any]:
     result = result.model_copy(
         update={"mlflow": reference, "notes": tuple(notes), "seconds": _seconds(context)},
     )
+    if reference.note:  # the page was rendered before, so that MLflow could keep it
+        _render(result, context)
     _save(result, result_path)
     context.journal.append("recorded", reference.model_dump(mode="json"))
     context.observer.finished(
-        "report", outcome="measured", headline=str(result_path), seconds=time.monotonic() - started
+        "report", outcome="finished", headline=str(result_path), seconds=time.monotonic() - started
     )
     return {"result": str(result_path)}
 

@@ -28,7 +28,8 @@ def written(console: Console) -> str:
 
 
 def busy_view(console: Console, clock: Clock, trials: int = 40) -> LiveView:
-    view = LiveView(console, workload="resnet50", objective="lowest cost, " + "x" * 90, budget_s=900, clock=clock)
+    view = LiveView(console, workload="resnet50", clock=clock)
+    view.about(objective="lowest cost, " + "x" * 90, budget_s=900)
     for i in range(trials):
         view.started(f"trial {i}")
         view.finished(f"trial {i}", outcome="measured", headline="p50 1.05 ms", seconds=12.0)
@@ -54,7 +55,7 @@ def test_the_view_never_overflows_the_terminal(width, height):
 
 def test_the_view_shows_what_runs_what_finished_what_was_found_and_the_time_left():
     console, clock = terminal(), Clock()
-    view = LiveView(console, workload="resnet50", objective="lowest cost", clock=clock)
+    view = LiveView(console, workload="resnet50", clock=clock)
     view.started("openvino bf16", detail="export", expected_s=20)
     view.event({"event": "point", "batch_size": 8, "p50_ms": 3.9, "throughput_rps": 2000.0})
     view.finished("eager fp32", outcome="measured", headline="p50 13.0 ms", seconds=21)
@@ -74,7 +75,7 @@ def test_the_view_shows_what_runs_what_finished_what_was_found_and_the_time_left
 
 def test_what_finished_runs_no_longer():
     console = terminal()
-    view = LiveView(console, workload="w", objective="o", clock=Clock())
+    view = LiveView(console, workload="w", clock=Clock())
     view.started("eager fp32")
     view.finished("eager fp32", outcome="measured", headline="p50 13.0 ms", seconds=21)
     assert "between trials" in "\n".join(drawn(view, console))
@@ -90,7 +91,7 @@ def test_the_last_picture_has_no_hint():
 
 def test_text_from_outside_is_neither_markup_nor_escape_codes():
     console = terminal()
-    view = LiveView(console, workload="w", objective="o", clock=Clock())
+    view = LiveView(console, workload="w", clock=Clock())
     view.finished("[red]layer", outcome="failed", headline="\x1b[2J[/nonsense] bad\nline", seconds=1)
     text = "\n".join(drawn(view, console))
     assert "[red]layer" in text
@@ -100,7 +101,7 @@ def test_text_from_outside_is_neither_markup_nor_escape_codes():
 
 def test_events_may_come_from_other_threads_while_it_draws():
     console = terminal()
-    view = LiveView(console, workload="w", objective="o", clock=Clock())
+    view = LiveView(console, workload="w", clock=Clock())
 
     def work() -> None:
         for i in range(200):
@@ -137,10 +138,10 @@ def test_a_pipe_gets_one_line_for_each_finished_thing():
 def test_the_console_decides_which_view_it_gets():
     pipe = Console(file=io.StringIO(), _environ={})
     dumb = Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "dumb"})
-    assert isinstance(observer_for(terminal(), workload="w", objective="o"), LiveView)
-    assert isinstance(observer_for(pipe, workload="w", objective="o"), PlainLog)
-    assert isinstance(observer_for(dumb, workload="w", objective="o"), PlainLog)
-    assert isinstance(observer_for(terminal(), workload="w", objective="o", silent=True), Silent)
+    assert isinstance(observer_for(terminal(), workload="w"), LiveView)
+    assert isinstance(observer_for(pipe, workload="w"), PlainLog)
+    assert isinstance(observer_for(dumb, workload="w"), PlainLog)
+    assert isinstance(observer_for(terminal(), workload="w", silent=True), Silent)
 
 
 def test_the_silent_observer_takes_everything_and_says_nothing(capsys):

@@ -37,7 +37,7 @@ SECTIONS = (
     "files",
     "glossary",
 )
-HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> $x_1$ {{ 7*7 }} \x1b[31m\x00\u202e\ud800 层 [red]"
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=a()> $x$ {{ 7*7 }} \x1b[m\x00\u202e\ud800 层 [red] #0a0b99"
 FREE_TEXT = {
     "summary", "workload", "session", "recipe", "reason", "question", "chosen", "rule", "name", "detail", "path",
     "operator", "bottleneck", "notes", "sentence", "source", "hpa_diff", "cpu", "constraint", "sla_reason",
@@ -175,9 +175,9 @@ def test_accuracy_that_is_no_number_and_unknown_operators_are_drawn_around():
     assert "not a number" in page
 
 
-def test_a_metric_that_counts_errors_turns_the_plot_over(monkeypatch):
-    monkeypatch.setattr(rows, "metric_of", lambda _: "mse")
-    assert pareto(sample_result()) is not None
+def test_a_metric_that_counts_errors_turns_the_plot_over():
+    errors = sample_result().model_copy(update={"metric": "mse", "higher_is_better": False})
+    assert pareto(errors) != pareto(sample_result())
 
 
 def test_failed_trials_are_listed_with_their_reason(page):
@@ -201,8 +201,15 @@ def test_baseline_and_best_are_compared_at_batch_one_and_at_their_own_batch():
     alone, serving, kept = rows.comparison(sample_result())
     assert (alone.rows[0].baseline.text, alone.rows[0].best.text) == ("13.0 ms", "1.05 ms")
     assert alone.rows[0].ratio == "12.4x [12.1, 12.7]"
-    assert serving.rows[0].best.text == "13.3 ms"
+    assert serving.rows[0].best.text == "6.96 ms"
     assert kept.rows[2].ratio == "3.91x"
+
+
+def test_promises_are_told_in_the_unit_that_a_person_reads():
+    assert rows.promises(sample_result())[:2] == (
+        ("p99", "25.0 ms", "17.2 ms", "7.80 ms", True),
+        ("accuracy drop", "1.00 points", "+0.00 points", "+1.00 points", True),
+    )
 
 
 def test_the_front_holds_what_no_other_point_beats():

@@ -127,6 +127,8 @@ def session_result(best: Configuration | None, **changes: object) -> SessionResu
         "verdict": Verdict.MET,
         "summary": "4 times cheaper.",
         "objective": Objective(p99_ms=20.0),
+        "metric": "top1",
+        "higher_is_better": True,
         "price_per_hour_usd": 0.34,
         "hardware": Hardware(cpu="Test CPU", architecture="x86_64", cores=2, memory_mb=8000.0, flags=("avx2",)),
         "versions": {"onnxruntime": "1.31.1"},
@@ -156,6 +158,13 @@ def session_result(best: Configuration | None, **changes: object) -> SessionResu
 def artifact(folder: Path, model_format: ModelFormat, **changes: object) -> ArtifactRef:
     values = {"digest": "d1", "directory": str(folder), "format": model_format, "precision": Precision.FP32}
     return ArtifactRef(**(values | {"size_mb": 0.1} | changes))
+
+
+@pytest.fixture(autouse=True)
+def no_tracking_uri_from_outside(monkeypatch):
+    """MLflow also writes the variable itself, so it has to be put back."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
 
 
 @pytest.fixture(scope="module")
@@ -193,16 +202,17 @@ def empty_store(tmp_path_factory) -> Path:
     from tools.tracking.store import open_store, silence_mlflow
 
     file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    silence_mlflow()
-    open_store(f"sqlite:///{file}").search_experiments()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "")  # MLflow writes the variable itself: put it back
+        silence_mlflow()
+        open_store(f"sqlite:///{file}").search_experiments()
     with contextlib.closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return file
 
 
 @pytest.fixture
-def tracking_uri(session_dir, empty_store, monkeypatch) -> str:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+def tracking_uri(session_dir, empty_store) -> str:
     home = session_dir.parents[1]
     shutil.copyfile(empty_store, home / "mlflow.db")
     return default_tracking_uri(home)
@@ -485,7 +495,7 @@ def test_a_torch_model_runs_without_the_files_that_it_came_from(tmp_path, sessio
         file.unlink()
     with torch.inference_mode():
         expected = module(x).numpy()
-    np.testing.assert_allclose(champion_outputs(tracking_uri, BATCH)["output"], expected, rtol=1e-6)
+    np.testing.assert_allclose(champion_outputs(tracking_uri, BATCH)["output_0"], expected, rtol=1e-6)
 
 
 def test_several_inputs_are_passed_by_name(tmp_path, session_dir, tracking_uri):
@@ -503,7 +513,7 @@ def test_several_inputs_are_passed_by_name(tmp_path, session_dir, tracking_uri):
     example = {"left": BATCH, "right": BATCH}
     record(session_result(best, trials=()), session_dir=session_dir, tracking_uri=tracking_uri, example=example)
     outputs = champion_outputs(tracking_uri, {"right": BATCH, "left": 3 * BATCH})
-    np.testing.assert_array_equal(outputs["output"], 3 * BATCH - BATCH)
+    np.testing.assert_array_equal(outputs["output_0"], 3 * BATCH - BATCH)
 
 
 def test_a_model_that_cannot_be_logged_leaves_a_note_and_a_complete_record(tmp_path, session_dir, tracking_uri, client):
@@ -623,7 +633,6 @@ def test_the_page_of_decisions_says_what_was_rejected_and_why():
 
 
 def test_the_environment_wins_over_the_home_directory(tmp_path, monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert default_tracking_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     assert default_tracking_uri(tmp_path) == "http://mlflow:5000"
@@ -640,6 +649,12 @@ def test_the_pages_are_served_from_the_home_directory(tmp_path):
 
 def test_there_are_no_pages_before_there_is_a_store(tmp_path):
     with pytest.raises(TrackingError, match="infertune optimize"):
+        serve_ui(tmp_path)
+
+
+def test_where_sessions_are_recorded_elsewhere_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    with pytest.raises(TrackingError, match="recorded at http://mlflow:5000"):
         serve_ui(tmp_path)
 
 

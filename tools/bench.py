@@ -36,6 +36,7 @@ from tools.contracts import (
 )
 from tools.evidence import EvidenceStore
 from tools.observer import Observer
+from tools.report import format as fmt
 from tools.runtimes import get_runtime
 from tools.transforms import check_order
 from tools.worker import Returned, TaskOutcome, Worker
@@ -382,12 +383,14 @@ def describe(evidence: Evidence) -> str:
     match evidence.outcome:
         case Measured(result=TrialResult() as r) | Unstable(result=TrialResult() as r):
             last = r.points[-1]
-            text = f"batch {last.batch_size}: p50 {last.latency_ms.p50.value:.2f} ms, {last.throughput_rps.value:,.0f}/s"
-            return text if r.accuracy is None else f"{text}, {r.accuracy.metric} {r.accuracy.value.value:.4f}"
+            text = f"batch {last.batch_size}: p50 {fmt.ms(last.latency_ms.p50.value)}, {fmt.rate(last.throughput_rps.value)}"
+            if r.accuracy is None:
+                return text
+            return f"{text}, {fmt.accuracy(r.accuracy.value.value, r.accuracy.metric)}"
         case Measured(result=BuildResult(artifact=artifact)):
-            return f"{artifact.size_mb:.1f} MB {artifact.format.value}"
+            return f"{artifact.format.value}, {fmt.mb(artifact.size_mb)}"
         case Measured(result=ComparisonResult() as c):
-            return f"p50 {c.p50.value:.1f}x, throughput {c.throughput.value:.1f}x"
+            return f"p50 {fmt.ratio(c.p50)}, throughput {fmt.ratio(c.throughput)}"
         case Measured():
             return "done"
         case outcome:

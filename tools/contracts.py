@@ -21,9 +21,12 @@ JsonScalar: TypeAlias = str | int | float | bool | None
 
 
 class Contract(BaseModel):
-    """Base of all contracts: immutable, and unknown fields are an error."""
+    """Base of all contracts: immutable, and unknown fields are an error.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    JSON has no infinity: it is written as a string, which is read back as the number.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 def digest_of(value: Any) -> str:

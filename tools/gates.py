@@ -65,12 +65,14 @@ def _after(view: SessionView, best: Configured | None) -> Iterator[Gate]:
     objective, tried, point = view.spec.objective, best.tried, best.point
     assert tried.accuracy is not None
     drop = tried.accuracy.drop
-    sure = drop.high <= objective.max_accuracy_drop or drop.value == drop.low == drop.high == 0
+    sure = drop.n > 1 and drop.high <= objective.max_accuracy_drop
     detail = (
         f"drop {drop.value:+.4f} (95 %: {drop.low:+.4f} to {drop.high:+.4f}, {drop.n} items held out), "
         f"budget {objective.max_accuracy_drop:g}"
     )
-    if not sure:
+    if drop.n <= 1:
+        detail += "; the metric gives one number for all items, so there is no telling how sure it is"
+    elif not sure:
         detail += "; the interval reaches past the budget: more evaluation items would tell"
     yield _gate(stage, "accuracy on held-out data", sure, detail, tried.evidence)
     p99 = point.latency_ms.p99

@@ -70,8 +70,8 @@ class Journal:
 
         Args:
             kind: what happened.
-            payload: JSON-ready values or contracts. Numbers that JSON lacks are written as `"NaN"`, `"Infinity"` and
-                `"-Infinity"`, which the contracts read back.
+            payload: JSON-ready values (`model_dump(mode="json")`). Numbers that JSON lacks are written as `"NaN"`,
+                `"Infinity"` and `"-Infinity"`, which the contracts read back.
 
         Raises:
             StorageError: the disk is full, the file cannot be written, or its earlier lines are damaged. Nothing of

@@ -17,6 +17,14 @@ class Observer(Protocol):
     def __exit__(self, *_: object) -> None:
         """Stop watching, however the session ended."""
 
+    def about(self, *, objective: str, budget_s: float) -> None:
+        """Say what the session is about, once the spec is read.
+
+        Args:
+            objective: what was asked for, in words.
+            budget_s: the session's time budget, in seconds.
+        """
+
     def started(self, what: str, *, detail: str = "", expected_s: float | None = None) -> None:
         """Something began: a trial, the profile, a training.
 
@@ -54,6 +62,9 @@ class Silent:
 
     def __exit__(self, *_: object) -> None:
         pass
+
+    def about(self, *, objective: str, budget_s: float) -> None:
+        """Show nothing."""
 
     def started(self, what: str, *, detail: str = "", expected_s: float | None = None) -> None:
         """Show nothing."""

@@ -177,6 +177,9 @@ class SessionResult(Contract):
     summary: str
     """The result in one or two sentences."""
     objective: Objective
+    metric: str
+    """What `accuracy` is: a built-in metric, or the user's `file.py:function`."""
+    higher_is_better: bool
     price_per_hour_usd: float
     hardware: Hardware
     versions: dict[str, str]

@@ -65,6 +65,8 @@ def summarize(
         verdict=verdict,
         summary=_sentence(verdict, view, best, ratio, kept, why),
         objective=view.spec.objective,
+        metric=view.workload.metric,
+        higher_is_better=view.workload.higher_is_better,
         price_per_hour_usd=price,
         hardware=view.hardware,
         versions=versions,

@@ -156,22 +156,24 @@ def _count_by_kind(call: ModuleCall) -> tuple[dict[str, float], dict[str, float]
     """Return FLOPs and bytes of one pass by kind of operator, and the pass's FLOPs."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    traffic: defaultdict[str, float] = defaultdict(float)
     flops: defaultdict[str, float] = defaultdict(float)
-
-    class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            output = func(*args, **(kwargs or {}))
-            if not func.is_view:
-                operator = func._opname  # noqa: SLF001
-                traffic[kind_of(operator)] += bytes_moved(operator, (), (args, kwargs), output)
-            return output
+    traffic: defaultdict[str, float] = defaultdict(float)
 
     with flop_counter() as counter:
-        call()
-        for operator, count in counter.get_flop_counts()["Global"].items():
-            flops[kind_of(operator.__name__)] += count
+
+        class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
+            """Sees an operator before the counter takes it apart, so that an LSTM's products are the LSTM's."""
+
+            def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                operator = func._opname  # noqa: SLF001
+                before = counter.get_total_flops()
+                output = func(*args, **(kwargs or {}))
+                flops[kind_of(operator)] += counter.get_total_flops() - before
+                if not func.is_view:
+                    traffic[kind_of(operator)] += bytes_moved(operator, (), (args, kwargs), output)
+                return output
+
+        with Operators():  # type: ignore[no-untyped-call]
+            call()
         total = float(counter.get_total_flops())
-    with Traffic():  # type: ignore[no-untyped-call]
-        call()
     return flops, traffic, total

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tools.artifacts import model_file
 from tools.contracts import ArtifactRef
 from tools.measure.flops_onnx import node_flops
-from tools.measure.layers import Layer, Measured, alternate, typical_ms
+from tools.measure.layers import Layer, Measured, alternate, kind_of, typical_ms
 
 _KERNEL_SUFFIX = "_kernel_time"
 
@@ -119,10 +119,14 @@ def _runs(events: list[dict[str, Any]]) -> list[dict[_Key, _Node]]:
             node.flops += node_flops(
                 operator, _shapes(details["input_type_shape"]), _shapes(details["output_type_shape"])
             )
-            node.bytes_moved += sum(
-                float(details[size]) for size in ("activation_size", "parameter_size", "output_size")
-            )
+            node.bytes_moved += _bytes_moved(operator, details)
     return runs
+
+
+def _bytes_moved(operator: str, details: dict[str, Any]) -> float:
+    """Return the bytes of inputs, outputs and parameters; of a table no more than the rows that are looked up."""
+    inputs, parameters, outputs = (float(details[f"{name}_size"]) for name in ("activation", "parameter", "output"))
+    return inputs + outputs + (min(parameters, outputs) if kind_of(operator) == "embedding" else parameters)
 
 
 def _shapes(described: list[dict[str, list[int]]]) -> list[list[int]]:

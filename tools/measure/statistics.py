@@ -39,11 +39,9 @@ def quantile_interval(samples: Samples, q: float, confidence: float = CONFIDENCE
     tail = (1 - confidence) / 2
     low = int(binom.ppf(tail, n, q)) - 1
     high = int(binom.ppf(1 - tail, n, q))
+    value = float(np.quantile(ordered, q))  # interpolated: with very few samples it may lie between order statistics
     return Interval(
-        value=float(np.quantile(ordered, q)),
-        low=float(ordered[max(low, 0)]),
-        high=float(ordered[min(high, n - 1)]),
-        n=n,
+        value=value, low=min(value, float(ordered[max(low, 0)])), high=max(value, float(ordered[min(high, n - 1)])), n=n
     )
 
 

@@ -112,11 +112,15 @@ def ratio(interval: Interval) -> str:
 
 def accuracy(value: float, metric: str) -> str:
     """Return the metric's value: in percent for top1 and top5, else plain."""
+    if not math.isfinite(value):
+        return number(value)
     return f"{number(value * 100, 2)} %" if metric in PERCENT_METRICS else f"{value:.4g}"
 
 
 def drop(value: float, metric: str) -> str:
     """Return an accuracy drop, positive when worse: `+0.17 points`, or plain in the metric's own unit."""
+    if not math.isfinite(value):
+        return number(value)
     return f"{signed(value * 100, 2)} points" if metric in PERCENT_METRICS else f"{value:+.4g}"
 
 

@@ -63,9 +63,9 @@ def render(result: SessionResult) -> str:
         .get_template("template.html.j2")
         .render(
             result=result,
-            metric=rows.metric_of(result),
+            metric=result.metric,
             verdict=VERDICTS[result.verdict],
-            asked=fmt.objective(result.objective, rows.metric_of(result)),
+            asked=fmt.objective(result.objective, result.metric),
             comparison=rows.comparison(result),
             promises=rows.promises(result),
             trials=rows.trials(result),

@@ -31,8 +31,8 @@ def pareto(result: SessionResult) -> str | None:
     ]
     if not points:
         return None
-    metric = rows.metric_of(result)
-    lower = _lower_is_better(result)
+    metric = result.metric
+    lower = not result.higher_is_better
     front = pareto_front([(p.latency_ms.p50.value, -a if lower else a) for _, p, a in points])
     figure = new_figure(4.4)
     axes = figure.add_subplot()
@@ -57,7 +57,7 @@ def pareto(result: SessionResult) -> str | None:
     plain_log_ticks(axes)
     axes.yaxis.set_major_formatter(lambda value, _: fmt.accuracy(value, metric))
     axes.set_xlabel("latency of one request, p50 with whisker to p99 (ms, log scale)")
-    axes.set_ylabel("accuracy" if not metric else f"accuracy ({metric})")
+    axes.set_ylabel(f"accuracy ({fmt.clean(metric.rpartition(':')[2])})" if metric else "accuracy")
     place_labels(axes, labelled, [(p.latency_ms.p50.value, a) for _, p, a in points])
     names = ", ".join(fmt.clean(points[i][0].recipe) for i in sorted(front))
     return inline_svg(figure, "pareto", f"Accuracy against latency of {len(points)} trials. On the front: {names}.")
@@ -74,19 +74,6 @@ def _look(result: SessionResult, trial: TrialSummary, *, on_front: bool) -> tupl
     if result.baseline is not None and trial.definition == result.baseline.definition:
         return Ink.BASELINE, 70
     return (Ink.TEXT, 42) if on_front else (Ink.OTHER, 34)
-
-
-def _lower_is_better(result: SessionResult) -> bool:
-    """Whether the metric is an error: a trial with a drop then has the larger value."""
-    if rows.metric_of(result) == "mse":
-        return True
-    if result.baseline is None:
-        return False
-    return any(
-        (t.accuracy - result.baseline.accuracy) * t.accuracy_drop.value > 0
-        for t in result.trials
-        if t.accuracy is not None and t.accuracy_drop is not None
-    )
 
 
 def _limits(axes: Axes, result: SessionResult, *, lower: bool) -> None:

@@ -12,6 +12,8 @@ from tools.contracts import BatchPoint, Decision, Interval, Latency
 from tools.report import format as fmt
 from tools.result import Configuration, Margin, SessionResult, TrialSummary
 
+_ACCURACY_DROP = "max_accuracy_drop"
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -66,11 +68,6 @@ class DiffLine:
     text: str
 
 
-def metric_of(result: SessionResult) -> str:
-    """Return the name of the accuracy metric; empty when the result does not say, and then values are shown plain."""
-    return str(getattr(result, "metric", ""))
-
-
 def at_batch(trial: TrialSummary, batch_size: int) -> BatchPoint | None:
     """Return what was measured at this batch size."""
     return next((p for p in trial.points if p.batch_size == batch_size), None)
@@ -108,7 +105,7 @@ def comparison(result: SessionResult) -> tuple[ComparisonGroup, ...]:
         ComparisonRow("Cost per 1,000 requests", _cost(baseline), _cost(best), fmt.ratio(ratio.cost) if ratio else ""),
     )
     title = "Serving at batch " + " against ".join(str(s) for s in sizes) if max(sizes) > 1 else "Serving"
-    metric = metric_of(result)
+    metric = result.metric
     kept = (
         ComparisonRow("Accuracy", _accuracy(baseline, metric), _accuracy(best, metric)),
         ComparisonRow("Accuracy drop", Cell(), _drop(best.accuracy_drop if best else None, metric)),
@@ -125,10 +122,10 @@ def trials(result: SessionResult) -> tuple[TrialRow, ...]:
 
 def promises(result: SessionResult) -> tuple[tuple[str, str, str, str, bool], ...]:
     """Return (constraint, limit, value, margin, kept) of each promise, in the unit a person reads."""
-    metric = metric_of(result)
+    metric = result.metric
     return tuple(
         (
-            margin.constraint,
+            fmt.label(margin.constraint.removeprefix("max_")),
             _in_unit(margin, margin.limit, metric).removeprefix("+"),
             _in_unit(margin, margin.value, metric),
             _in_unit(margin, margin.margin, metric),
@@ -150,7 +147,7 @@ def diff(text: str) -> tuple[DiffLine, ...]:
 
 
 def _in_unit(margin: Margin, value: float, metric: str) -> str:
-    if "accuracy" in margin.constraint:
+    if margin.constraint == _ACCURACY_DROP:
         return fmt.drop(value, metric)
     if margin.unit == "ms":
         return fmt.ms(value)
@@ -251,7 +248,7 @@ def _ratio_row(name: str, baseline_mb: float | None, best_mb: float | None) -> C
 
 
 def _trial_row(result: SessionResult, trial: TrialSummary) -> TrialRow:
-    metric = metric_of(result)
+    metric = result.metric
     alone = at_batch(trial, 1)
     fastest = max(trial.points, key=lambda p: p.throughput_rps.value, default=None)
     cheapest = min(trial.cost_per_1000_usd.values(), key=lambda c: c.value, default=None)

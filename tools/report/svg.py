@@ -127,9 +127,9 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # it would style the whole page
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
-    svg = re.sub(r"font: (\d+) ([\d.]+)px [^;\"]*", r"font-weight: \1; font-size: \2px", svg)
-    svg = re.sub(r"#0a0b\d\d", lambda found: f"var({_VARIABLES[found.group()]})", svg)
+    svg = re.sub(r"font: (?:\d{3} )?([\d.]+px) [^;\"]*", r"font-size: \1", svg)  # shorthand, before matplotlib 3.11
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
+    svg = re.sub("|".join(_VARIABLES), lambda found: f"var({_VARIABLES[found.group()]})", svg)
     head, rest = svg.split(">", 1)
     head = re.sub(r' (?:width|height)="[^"]*"', "", head)
     return f'{head} role="img" aria-label="{escape(description)}" style="stroke-linejoin: round">{rest}'

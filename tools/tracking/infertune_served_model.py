@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -44,10 +45,14 @@ class ServedModel:
 def _load_pyfunc(path: str) -> ServedModel:
     folder = Path(path)
     serve = json.loads((folder / "serve.json").read_text())
-    names = list(serve["inputs"])
+    names: list[str] = serve["inputs"]
     if serve["format"] == "openvino":
         return ServedModel(names, _openvino(folder / serve["file"], names, serve["inference_precision"]))
-    return ServedModel(names, _torch(_torch_module(folder, serve), names, serve["precision"]))
+    if serve["format"] == "pt2":
+        module, positional = _torch_program(folder / serve["file"])
+    else:
+        module, positional = _torch_module(folder, serve), all(_POSITIONAL.fullmatch(name) for name in names)
+    return ServedModel(names, _torch(module, names, serve["precision"], positional=positional))
 
 
 def _openvino(file: Path, names: list[str], precision: str) -> Callable[[Arrays], Arrays]:
@@ -67,17 +72,24 @@ def _openvino(file: Path, names: list[str], precision: str) -> Callable[[Arrays]
     return run
 
 
+def _torch_program(file: Path) -> tuple[Any, bool]:
+    """Return a torch.export program, and whether it was exported with positional arguments: it insists on the same."""
+    import torch
+
+    program = torch.export.load(file)
+    positional, _keywords = program.call_spec.in_spec.children()
+    return program.module(), positional.num_children > 0
+
+
 def _torch_module(folder: Path, serve: dict[str, Any]) -> Any:
     import torch
 
     file = folder / serve["file"]
-    if serve["format"] == "pt2":
-        program: Any = torch.export.load(file)  # type: ignore[no-untyped-call]
-        return program.module()
     if serve["format"] == "torchscript":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch deprecates TorchScript; the file is one all the same
-            return torch.jit.load(str(file), map_location="cpu").eval()
+            load: Any = torch.jit.load  # has no annotations
+            return load(str(file), map_location="cpu").eval()
     from safetensors.torch import load_model
 
     module = _factory(folder, serve["factory"])()
@@ -87,6 +99,8 @@ def _torch_module(folder: Path, serve: dict[str, Any]) -> Any:
     return module.eval()
 
 
+_POSITIONAL = re.compile(r"input_\d+")
+"""Names that infertune gives to inputs which are passed by position, in this order; others are keywords."""
 _SHORT_FLOATS = {"bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -109,7 +123,7 @@ def _factory(folder: Path, reference: str) -> Callable[[], Any]:
     return found
 
 
-def _torch(module: Any, names: list[str], precision: str) -> Callable[[Arrays], Arrays]:
+def _torch(module: Any, names: list[str], precision: str, *, positional: bool) -> Callable[[Arrays], Arrays]:
     import torch
 
     dtype = getattr(torch, _SHORT_FLOATS.get(precision, "float32"))
@@ -118,18 +132,24 @@ def _torch(module: Any, names: list[str], precision: str) -> Callable[[Arrays], 
         value = torch.from_numpy(np.ascontiguousarray(array))
         return value.to(dtype) if value.is_floating_point() else value
 
-    def array(value: Any) -> np.ndarray:
-        value = value.detach()
-        result: np.ndarray = (value.float() if value.is_floating_point() else value).numpy()
-        return result
-
     def run(inputs: Arrays) -> Arrays:
+        tensors = {name: tensor(inputs[name]) for name in names}
         with torch.inference_mode():
-            found = module(*(tensor(inputs[name]) for name in names))
-        if isinstance(found, Mapping):
-            return {str(name): array(value) for name, value in found.items()}
-        if isinstance(found, tuple | list):
-            return {f"output_{i}": array(value) for i, value in enumerate(found)}
-        return {"output": array(found)}
+            found = module(*tensors.values()) if positional else module(**tensors)
+        return _named_arrays(found)
 
     return run
+
+
+def _named_arrays(found: Any, name: str = "") -> Arrays:
+    """Name the outputs as infertune does: by the keys of a dict, `output_0`, `output_1`, ... otherwise."""
+    if found is None:  # an optional field
+        return {}
+    if isinstance(found, Mapping):
+        items = [(f"{name}.{key}" if name else str(key), value) for key, value in found.items()]
+    elif isinstance(found, tuple | list):
+        items = [(f"{name}.{i}" if name else f"output_{i}", value) for i, value in enumerate(found)]
+    else:
+        value = found.detach()
+        return {name or "output_0": (value.float() if value.is_floating_point() else value).numpy()}
+    return {key: array for path, value in items for key, array in _named_arrays(value, path).items()}

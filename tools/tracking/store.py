@@ -17,6 +17,7 @@ _ENVIRONMENT = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_AGENT_HINT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is `python -m tools.tracking`'s answer
     "MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING": "false",
     "MLFLOW_UV_AUTO_DETECT": "false",  # else a uv.lock in the working directory is taken for the model's
     "GIT_PYTHON_REFRESH": "quiet",

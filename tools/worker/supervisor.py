@@ -11,9 +11,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, Self, TypeAlias
 
 from tools.contracts import Contract, Crashed, Failed, OutOfMemory, TimedOut
 from tools.errors import InfertuneError
@@ -75,7 +75,6 @@ class Worker:
         read_end, write_end = os.pipe()
         request = json.dumps({"task": task, "arguments": arguments, "log": str(log)}).encode()
         self._cancelled = False
-        stage = "starting"
         try:
             # the length goes ahead with the pipe; a stream socket may deliver the request itself in pieces
             socket.send_fds(connection, [len(request).to_bytes(LENGTH_BYTES)], [write_end])
@@ -83,17 +82,27 @@ class Worker:
         except OSError as error:
             self.close()
             os.close(read_end)
-            return Crashed(stage=stage, signal=f"worker lost ({error})")
+            return Crashed(stage="starting", signal=f"worker lost ({error})")
         finally:
             os.close(write_end)
-        answers = connection.makefile("rb")
+        try:
+            with connection.makefile("rb") as answers:
+                return self._wait(answers, read_end, log, limit_s, on_event)
+        finally:
+            self._child = None
+            os.close(read_end)
+
+    def _wait(
+        self, answers: BinaryIO, read_end: int, log: Path, limit_s: float, on_event: EventHandler | None
+    ) -> TaskOutcome:
+        """Follow a task to its end. The warm process answers twice: the child's pid, then its wait status."""
+        stage = "starting"
+        last: dict[str, Any] = {}
+        timed_out = False
         try:
             self._child = int(json.loads(answers.readline())["pid"])
-            reader = _Lines(read_end)
-            last: dict[str, Any] = {}
-            timed_out = False
             deadline = time.monotonic() + limit_s
-            for message in reader.until(deadline):
+            for message in _messages(read_end, deadline):
                 if message is None:
                     timed_out = True
                     self._kill()
@@ -105,12 +114,9 @@ class Worker:
                 if on_event is not None:
                     on_event(message)
             status = int(json.loads(answers.readline())["status"])
-        except (json.JSONDecodeError, KeyError, OSError) as error:  # the warm process itself died: start anew next time
+        except (json.JSONDecodeError, KeyError, OSError) as error:  # the warm process died: a new one next time
             self.close()
             return Crashed(stage=stage, signal=f"worker lost ({error})")
-        finally:
-            self._child = None
-            os.close(read_end)
         if self._cancelled:
             return Failed(stage=stage, reason="interrupted")
         if timed_out:
@@ -139,7 +145,7 @@ class Worker:
                 self._process.wait()
             self._process = None
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -157,15 +163,18 @@ class Worker:
             return self._connection
         self.close()
         ours, theirs = socket.socketpair()
-        with theirs:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        log = self._logs / "worker.log"
+        with theirs, log.open("wb") as output:
             environment = {**os.environ, "PYTHONPATH": _python_path(), "OPENBLAS_NUM_THREADS": "1"}
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tools.worker.zygote", str(theirs.fileno()), *self._preload],
+                # -P: a `tools.py` in the working directory must not stand in for our package
+                [sys.executable, "-P", "-m", "tools.worker.zygote", str(theirs.fileno()), *self._preload],
                 pass_fds=[theirs.fileno()],
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
             )
         self._connection = ours
         ours.settimeout(START_LIMIT_S)
@@ -174,39 +183,36 @@ class Worker:
         except TimeoutError:
             ready = b""
         if not ready:
-            stderr = self._process.stderr.read().decode(errors="replace") if self._process.stderr else ""
             self.close()
-            last_line = stderr.strip().splitlines()[-1] if stderr.strip() else "no output"
+            lines = log.read_text(errors="replace").strip().splitlines()
             raise InfertuneError(
-                f"the worker process could not start ({last_line}).", fix="`infertune doctor` shows what is missing."
+                f"the worker process could not start ({lines[-1] if lines else 'no output'}).",
+                fix="`infertune doctor` shows what is missing.",
             )
         ours.settimeout(None)
         return ours
 
 
-class _Lines:
-    """JSON messages from a pipe, with a deadline; waits in the kernel, never polls."""
+def _messages(fd: int, deadline: float) -> Iterator[dict[str, Any] | None]:
+    """Yield JSON messages from a pipe until it closes; None once, when the deadline passes first.
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._buffer = b""
-
-    def until(self, deadline: float) -> Any:
-        """Yield messages until the pipe closes; yield None once when the deadline passes first."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._fd, selectors.EVENT_READ)
-            while True:
-                if not selector.select(max(0.0, deadline - time.monotonic())):
-                    if time.monotonic() < deadline:
-                        continue
-                    yield None
-                    return
-                chunk = os.read(self._fd, 1 << 16)
-                if not chunk:
-                    return
-                *lines, self._buffer = (self._buffer + chunk).split(b"\n")
-                for line in lines:
-                    yield json.loads(line)
+    Waits in the kernel, never polls.
+    """
+    buffer = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(fd, selectors.EVENT_READ)
+        while True:
+            if not selector.select(max(0.0, deadline - time.monotonic())):
+                if time.monotonic() < deadline:
+                    continue
+                yield None
+                return
+            chunk = os.read(fd, 1 << 16)
+            if not chunk:
+                return
+            *lines, buffer = (buffer + chunk).split(b"\n")
+            for line in lines:
+                yield json.loads(line)
 
 
 def _outcome(last: dict[str, Any], status: int, stage: str, log: Path) -> TaskOutcome:

@@ -97,7 +97,7 @@ def _run_child(request: dict[str, Any], fd: int) -> None:
 def _run_task(request: dict[str, Any]) -> None:
     module, _, function = request["task"].partition(":")
     try:
-        value = getattr(importlib.import_module(module), function)(**request["arguments"])
+        channel.send({"returned": getattr(importlib.import_module(module), function)(**request["arguments"])})
     except MemoryError:
         traceback.print_exc()
         channel.send({"out_of_memory": True})
@@ -108,8 +108,6 @@ def _run_task(request: dict[str, Any]) -> None:
         traceback.print_exc()
         text = " ".join(str(error).split())[:500]
         channel.send({"failed": f"{type(error).__name__}: {text}", "expected": False})
-    else:
-        channel.send({"returned": value})
 
 
 def _redirect_output(log: str) -> None:

@@ -124,9 +124,11 @@ def _npz_batches(path: Path) -> Iterator[tuple[Any, Any]]:
     if not path.is_file():
         raise WorkloadError("no such file.", where=str(path), fix="Check `npz` in the spec.")
     try:
+        with zipfile.ZipFile(path):  # a lone .npy would load too, but has no names
+            pass
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, EOFError, OSError, AttributeError) as error:
+    except (zipfile.BadZipFile, EOFError, OSError) as error:
         raise WorkloadError(
             f"is not an .npz, or is damaged ({error}).", where=str(path), fix="Write it with numpy.savez."
         ) from error
@@ -139,11 +141,12 @@ def _npz_batches(path: Path) -> Iterator[tuple[Any, Any]]:
         raise WorkloadError(
             "has no inputs.", where=str(path), fix="Save an array `inputs`, or one array for each input by its name."
         )
-    for name, value in arrays.items():
+    everything = arrays if targets is None else {**arrays, "targets": targets}
+    for name, value in everything.items():
         _array(value, f"`{name}`", str(path))
-    lengths = {len(value) for value in arrays.values()} | ({len(targets)} if targets is not None else set())
+    lengths = {len(value) for value in everything.values()}
     if len(lengths) > 1:
-        shapes = ", ".join(f"{k} {v.shape}" for k, v in {**arrays, "targets": targets}.items() if v is not None)
+        shapes = ", ".join(f"{name} {value.shape}" for name, value in everything.items())
         raise WorkloadError(f"its arrays differ in length: {shapes}.", where=str(path))
     for start in range(0, lengths.pop(), _NPZ_CHUNK):
         chunk = {name: value[start : start + _NPZ_CHUNK] for name, value in arrays.items()}

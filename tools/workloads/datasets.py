@@ -53,6 +53,11 @@ def tensor_specs(arrays: Mapping[str, Array]) -> tuple[TensorSpec, ...]:
     )
 
 
+def describe(specs: tuple[TensorSpec, ...]) -> str:
+    """Say what tensors are, for messages."""
+    return ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in specs)
+
+
 def load_inputs(ref: DatasetRef, start: int = 0, count: int | None = None) -> dict[str, Array]:
     """Return `count` items from `start` (all the rest by default), memory-mapped and read-only, by input name."""
     stop = None if count is None else start + count

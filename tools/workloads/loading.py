@@ -6,25 +6,21 @@ model is an artifact, and both are named by what is in them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tools.artifacts import write_artifact
 from tools.contracts import ModelFormat, WorkloadInfo, digest_of
 from tools.errors import WorkloadError
 from tools.spec import BUILTIN_METRICS, DataSpec, WorkloadSpec
 from tools.worker import stage
-from tools.workloads import code, metrics
+from tools.workloads import code, metrics, probing
 from tools.workloads.batches import Items, read_items
-from tools.workloads.datasets import tensor_specs, write_dataset
+from tools.workloads.datasets import describe, tensor_specs, write_dataset
 from tools.workloads.sources import Source, fit_items, open_source
-
-Array = npt.NDArray[Any]
-Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 _SPLIT_SEED = 0
 _SLICE = 16
@@ -157,7 +153,7 @@ def _read(workload: WorkloadSpec, source: Source, limit: int) -> tuple[Items, It
     calibration = fit_items(source, calibration, _named(workload.calibration))
     _check_alike(evaluation, calibration)
     notes += calibration.notes
-    shared = len(_item_bytes(evaluation) & _item_bytes(calibration))
+    shared = len(_item_digests(evaluation) & _item_digests(calibration))
     if shared:
         notes.append(
             f"{shared} calibration items are evaluation items too: the accuracy of static quantization is judged "
@@ -182,13 +178,19 @@ def _check_alike(evaluation: Items, calibration: Items) -> None:
     expected, found = tensor_specs(evaluation.inputs), tensor_specs(calibration.inputs)
     if {s.name: s for s in expected} != {s.name: s for s in found}:
         raise WorkloadError(
-            f"calibration and evaluation items differ: {probing.described(found)}, and {probing.described(expected)}.",
+            f"calibration and evaluation items differ: {describe(found)}, and {describe(expected)}.",
             where="workload.calibration",
         )
 
 
-def _item_bytes(items: Items) -> set[bytes]:
-    return {b"".join(value[i].tobytes() for value in items.inputs.values()) for i in range(items.n)}
+def _item_digests(items: Items) -> set[bytes]:
+    digests = set()
+    for index in range(items.n):
+        digest = hashlib.blake2b(digest_size=16)
+        for value in items.inputs.values():
+            digest.update(value[index].tobytes())
+        digests.add(digest.digest())
+    return digests
 
 
 def _code(workload: WorkloadSpec) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""PyTorch modules: loading them from an artifact, calling them with named arrays, saving their weights.
+"""PyTorch modules: loading them from an artifact, and calling them with named arrays.
 
 Imported by workers only: it needs torch.
 """
@@ -19,12 +19,12 @@ from tools.artifacts import model_file
 from tools.contracts import ArtifactRef, ModelFormat, Precision
 from tools.errors import WorkloadError
 from tools.workloads import code
+from tools.workloads.weights import load_weights, unreadable
 
 Array = npt.NDArray[Any]
 
 _POSITIONAL = re.compile(r"input_\d+")
 _HALF = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
-_SHOWN = 3
 
 
 def load_module(artifact: ArtifactRef) -> torch.nn.Module:
@@ -82,8 +82,8 @@ def load_program(file: Path) -> tuple[torch.nn.Module, torch.export.ExportedProg
         program: torch.export.ExportedProgram = torch.export.load(file)
         module: torch.nn.Module = program.module()
     except Exception as error:  # torch raises RuntimeError, KeyError, AssertionError and more for bad archives
-        raise _unreadable(file, "a program saved by torch.export.save", error) from error
-    return module.requires_grad_(requires_grad=False), program  # it has no train and eval modes
+        raise unreadable(file, "a program saved by torch.export.save", error) from error
+    return _without_gradients(module), program  # it has no train and eval modes
 
 
 def load_torchscript(file: Path) -> torch.nn.Module:
@@ -97,59 +97,8 @@ def load_torchscript(file: Path) -> torch.nn.Module:
             warnings.filterwarnings("ignore", message=r"`torch\.jit\.load` is deprecated", category=Warning)
             module: torch.nn.Module = torch.jit.load(str(file), map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as error:
-        raise _unreadable(file, "a file saved by torch.jit.save", error) from error
+        raise unreadable(file, "a file saved by torch.jit.save", error) from error
     return _for_inference(module)
-
-
-def load_weights(module: torch.nn.Module, file: Path) -> None:
-    """Load a `.safetensors` or `.pt` state dict into a module: every tensor must have its place and its shape.
-
-    Raises:
-        WorkloadError: the file is damaged, needs more than tensors to be unpickled, or does not fit the module.
-    """
-    state = _read_state(file)
-    own = module.state_dict()
-    for name in state.keys() & own.keys():
-        if state[name].shape != own[name].shape:
-            raise WorkloadError(
-                f"`{name}` has shape {tuple(state[name].shape)}, the model wants {tuple(own[name].shape)}.",
-                where=str(file),
-                fix="Check that the factory builds the model which these weights were trained with.",
-            )
-    loaded_storages = {_identity(own[name]) for name in state.keys() & own.keys()}
-    missing = [name for name, value in own.items() if name not in state and _identity(value) not in loaded_storages]
-    unexpected = [name for name in state if name not in own]
-    if missing or unexpected:
-        parts = [_listed("missing", missing)] * bool(missing) + [_listed("unexpected", unexpected)] * bool(unexpected)
-        wrapped = all(name.startswith("module.") for name in unexpected) and unexpected
-        fix = "Check that the factory builds the model which these weights were trained with."
-        if wrapped:
-            fix = "They were saved from a DataParallel wrapper: save `model.module.state_dict()`."
-        raise WorkloadError(f"the weights do not fit the model: {'; '.join(parts)}.", where=str(file), fix=fix)
-    module.load_state_dict(state, strict=False)  # strict was checked above, and knows of tied weights
-
-
-def save_weights(module: torch.nn.Module, file: Path) -> None:
-    """Write a module's state dict as safetensors: the same bytes for the same weights, tied weights once.
-
-    Raises:
-        WorkloadError: the state holds something else than tensors.
-    """
-    import safetensors.torch
-
-    seen: set[tuple[Any, ...]] = set()
-    tensors: dict[str, torch.Tensor] = {}
-    for name, value in module.state_dict().items():
-        if not isinstance(value, torch.Tensor):
-            raise WorkloadError(
-                f"the model's state `{name}` is a {type(value).__name__}, and only tensors can be saved.",
-                fix="Keep it as a plain attribute that the factory sets.",
-            )
-        identity = _identity(value)
-        if identity not in seen:
-            seen.add(identity)
-            tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
-    safetensors.torch.save_file(tensors, file)
 
 
 def precision_of(module: torch.nn.Module) -> Precision:
@@ -231,7 +180,13 @@ def to_numpy(value: Any) -> Array:
 
 
 def _for_inference(module: torch.nn.Module) -> torch.nn.Module:
-    return module.eval().requires_grad_(requires_grad=False)
+    return _without_gradients(module.eval())
+
+
+def _without_gradients(module: torch.nn.Module) -> torch.nn.Module:
+    for parameter in module.parameters():  # `module.requires_grad_` is refused by TorchScript
+        parameter.requires_grad = False
+    return module
 
 
 def _collect(value: Any, name: str, into: dict[str, torch.Tensor]) -> None:
@@ -250,65 +205,3 @@ def _collect(value: Any, name: str, into: dict[str, torch.Tensor]) -> None:
             f"the model returns a {type(value).__name__} ({name or 'its output'}), and only tensors can be compared.",
             fix="Return a tensor, or a tuple, list or dict of tensors.",
         )
-
-
-def _identity(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """Equal for two names of one tensor (tied weights), different for tensors without memory."""
-    if tensor.numel() == 0 or tensor.is_meta:
-        return (id(tensor),)
-    return (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
-
-
-def _read_state(file: Path) -> dict[str, torch.Tensor]:
-    if not file.is_file():
-        raise WorkloadError("no such file.", where=str(file), fix="Check `weights` in the spec.")
-    if file.suffix == ".safetensors":
-        import safetensors
-        import safetensors.torch
-
-        try:
-            loaded: dict[str, torch.Tensor] = safetensors.torch.load_file(file)
-        except safetensors.SafetensorError as error:
-            raise _unreadable(file, "a safetensors file", error) from error
-        return loaded
-    return _read_pickle(file)
-
-
-def _read_pickle(file: Path) -> dict[str, torch.Tensor]:
-    import pickle
-
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WorkloadError(
-            "holds more than tensors, and loading it could run any code, so it is refused.",
-            where=str(file),
-            fix="Save the weights alone: `torch.save(model.state_dict(), path)`, or as .safetensors.",
-        ) from error
-    except (RuntimeError, EOFError, LookupError, ValueError, OSError) as error:
-        raise _unreadable(file, "a state dict saved by torch.save", error) from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]  # the usual shape of a training checkpoint
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise WorkloadError(
-            "is not a state dict (a mapping of names to tensors).",
-            where=str(file),
-            fix="Save the weights alone: `torch.save(model.state_dict(), path)`.",
-        )
-    return dict(state)
-
-
-def _listed(what: str, names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{what} {', '.join(f'`{name}`' for name in names[:_SHOWN])}{more}"
-
-
-def _unreadable(file: Path, kind: str, error: Exception) -> WorkloadError:
-    if not file.is_file():
-        return WorkloadError("no such file.", where=str(file), fix="Check the path in the spec.")
-    text = " ".join(str(error).split())[:200]
-    return WorkloadError(
-        f"is not {kind}, or is damaged ({type(error).__name__}: {text}).",
-        where=str(file),
-        fix="Write it again, and compare the sizes if it was copied.",
-    )

@@ -23,6 +23,7 @@ from tools.spec import ModelSpec
 from tools.workloads import code, modules, onnx_models
 from tools.workloads.batches import Items
 from tools.workloads.onnx_models import Declared
+from tools.workloads.weights import load_weights, save_weights
 
 Array = npt.NDArray[Any]
 
@@ -120,12 +121,12 @@ def _from_factory(factory: str, weights: str | None) -> Source:
     module = modules.build_module(factory)
     notes: tuple[str, ...] = ()
     if weights is not None:
-        modules.load_weights(module, Path(weights))
+        load_weights(module, Path(weights))
     else:
         notes = ("No weights are given: those that the factory returns are used.",)
 
     def fill(folder: Path) -> None:
-        modules.save_weights(module, folder / model_file_name(ModelFormat.TORCH))
+        save_weights(module, folder / model_file_name(ModelFormat.TORCH))
         # The digest of the artifact must change when the code that builds the model does.
         (folder / "code.json").write_text(json.dumps({"factory_source": code.source_digest(factory)}))
 

@@ -12,7 +12,7 @@ import torch
 from tools.workloads.bundled import digits
 from tools.workloads.bundled.training import TrainingPlan
 
-PLAN = TrainingPlan(epochs=6, learning_rate=1e-2)
+PLAN = TrainingPlan(epochs=6, batch=100, learning_rate=2e-2)
 
 
 def build() -> torch.nn.Module:

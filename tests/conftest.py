@@ -1,0 +1,13 @@
+"""Shared settings of the tests."""
+
+import os
+
+from hypothesis import settings
+
+# Deterministic, and without deadlines: these machines are shared, and a test must not fail because one was busy.
+settings.register_profile("infertune", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("infertune")
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+os.environ.pop("INFERTUNE_HOME", None)

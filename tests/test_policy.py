@@ -1,0 +1,149 @@
+"""The policy: the same evidence gives the same proposal, and nothing is proposed that cannot run or win."""
+
+import pytest
+
+from agent.policy import BATCH_SIZES, DefaultPolicy
+from nodes.context import Proposal
+from tests_support import crashed, hardware, measured_trial, spec, workload
+from tools.contracts import Availability, Evidence, ModelFormat, Precision
+from tools.runtimes import RUNTIME_NAMES
+from tools.transforms import check_order
+from tools.view import SessionView
+
+POLICY = DefaultPolicy()
+
+
+def view(evidence=(), *, source=ModelFormat.TORCH, flags=("avx512_vnni", "avx512_bf16"), missing=(), **changes):
+    availability = {
+        name: Availability(name=name, available=name not in missing, reason=f"{name} is missing")
+        for name in RUNTIME_NAMES
+    }
+    arguments = {
+        "spec": spec(),
+        "workload": workload(source, changes.pop("fixed_batch", None)),
+        "hardware": hardware(flags),
+        "availability": availability,
+        "evidence": tuple(evidence),
+    }
+    return SessionView(**{**arguments, **changes})
+
+
+def walk(view_, speeds, *, drops=None, limit=12):
+    """Answer every proposal with invented measurements, and return the proposals in order."""
+    evidence = [measured_trial(POLICY.baseline(view_), 12.0)]
+    proposals = []
+    for _ in range(limit):
+        now = SessionView(
+            spec=view_.spec,
+            workload=view_.workload,
+            hardware=view_.hardware,
+            availability=view_.availability,
+            evidence=tuple(evidence),
+        )
+        proposal = POLICY.next(now)
+        assert proposal == POLICY.next(now)
+        proposals.append(proposal)
+        if proposal.node in ("scaling_recommendation", "confirmation"):
+            return proposals
+        for recipe in proposal.recipes:
+            if proposal.node == "batch_tuning":
+                evidence.append(measured_trial(recipe, speeds.get(recipe.name, 5.0), batches=proposal.batch_sizes))
+            else:
+                drop = (drops or {}).get(recipe.name, 0.0)
+                evidence.append(measured_trial(recipe, speeds.get(recipe.name, 5.0), drop=drop))
+    pytest.fail("the policy does not come to an end")
+
+
+def test_runtimes_come_first_then_precisions_then_batches_then_confirmation():
+    nodes = [p.node for p in walk(view(), {"openvino int8-static": 1.0})]
+    assert nodes == ["runtime_evaluation", "quantization_evaluation", "batch_tuning", "confirmation"]
+
+
+def test_every_recipe_that_is_proposed_keeps_the_legal_order():
+    for source in (ModelFormat.TORCH, ModelFormat.PT2, ModelFormat.ONNX, ModelFormat.TORCHSCRIPT):
+        for proposal in walk(view(source=source), {}):
+            for recipe in proposal.recipes:
+                check_order(source, recipe.steps)
+
+
+@pytest.mark.parametrize(
+    ("source", "baseline"),
+    [(ModelFormat.TORCH, "eager"), (ModelFormat.ONNX, "onnxruntime"), (ModelFormat.TORCHSCRIPT, "eager")],
+)
+def test_the_baseline_is_the_model_as_given(source, baseline):
+    recipe = POLICY.baseline(view(source=source))
+    assert (recipe.runtime, recipe.steps, recipe.precision) == (baseline, (), Precision.FP32)
+
+
+def test_a_runtime_that_is_missing_is_skipped_with_its_reason():
+    now = view([measured_trial(POLICY.baseline(view()), 12.0)], missing=("openvino", "onnxruntime-cuda"))
+    proposal = POLICY.next(now)
+    assert "openvino" not in {r.runtime for r in proposal.recipes}
+    assert {o.name: o.rejected_because for o in proposal.skipped}["openvino fp32"] == "openvino is missing"
+
+
+def test_precisions_without_kernels_are_skipped_and_not_emulated():
+    proposal = walk(view(flags=("avx2",)), {})[1]
+    assert not {r.precision for r in proposal.recipes} & {Precision.BF16, Precision.FP16}
+    assert any("no BF16" in (o.rejected_because or "") for o in proposal.skipped)
+
+
+def test_fp16_is_tried_where_there_is_no_bf16_only():
+    with_both = walk(view(flags=("avx512_bf16", "avx512_fp16")), {})[1]
+    assert Precision.FP16 not in {r.precision for r in with_both.recipes}
+    assert any("BF16 too" in (o.rejected_because or "") for o in with_both.skipped)
+    assert Precision.FP16 in {r.precision for r in walk(view(flags=("avx512_fp16",)), {})[1].recipes}
+
+
+def test_without_vnni_static_quantization_leaves_a_bit_of_headroom():
+    static = [r for p in walk(view(flags=("avx2",)), {}) for r in p.recipes if r.name == "onnxruntime int8-static"]
+    assert static[0].steps[-1].settings == {"reduce_range": True}
+    static = [r for p in walk(view(), {}) for r in p.recipes if r.name == "onnxruntime int8-static"]
+    assert static[0].steps[-1].settings == {}
+
+
+def test_asymmetric_int8_is_tried_only_when_symmetric_loses_too_much():
+    presets = lambda proposals: [  # noqa: E731
+        r.steps[-1].settings["preset"] for p in proposals for r in p.recipes if r.steps and "preset" in r.steps[-1].settings
+    ]
+    assert set(presets(walk(view(), {}))) == {"performance"}
+    assert set(presets(walk(view(), {}, drops={"openvino int8-static": 0.05}))) == {"performance", "mixed"}
+
+
+def test_the_sweep_takes_the_leader_and_the_best_float():
+    sweep = walk(view(), {"openvino int8-static": 1.0, "onnxruntime int8-static": 1.5, "openvino fp32": 3.0})[2]
+    assert [r.name for r in sweep.recipes] == ["openvino int8-static", "openvino fp32"]
+    assert sweep.batch_sizes == BATCH_SIZES
+
+
+def test_a_model_with_a_fixed_batch_is_not_swept():
+    assert "batch_tuning" not in [p.node for p in walk(view(fixed_batch=4), {"openvino int8-static": 1.0})]
+
+
+def test_when_time_is_nearly_up_nothing_new_is_tried_but_the_leader_is_confirmed():
+    evidence = [measured_trial(POLICY.baseline(view()), 12.0)]
+    late = view(evidence, elapsed_s=890.0)
+    assert POLICY.next(late).node == "scaling_recommendation"
+    faster = POLICY.next(view(evidence)).recipes[0]
+    proposal = POLICY.next(view([*evidence, measured_trial(faster, 3.0)], elapsed_s=890.0))
+    assert (proposal.node, proposal.recipes) == ("confirmation", (faster,))
+
+
+def test_after_an_interruption_nothing_is_tried():
+    proposal = POLICY.next(view([measured_trial(POLICY.baseline(view()), 12.0)], stopped=True))
+    assert proposal == Proposal(node="scaling_recommendation", reason="the session was interrupted")
+
+
+def test_without_a_baseline_nothing_is_tried():
+    assert POLICY.next(view()).node == "scaling_recommendation"
+    broken: Evidence = crashed(POLICY.baseline(view()))
+    assert POLICY.next(view([broken])).reason == "the baseline could not be measured"
+
+
+def test_when_onnx_cannot_take_the_model_openvino_is_reached_through_torchscript():
+    base = view()
+    proposal = POLICY.next(view([measured_trial(POLICY.baseline(base), 12.0)]))
+    onnx = next(r for r in proposal.recipes if r.runtime == "onnxruntime")
+    later = view([measured_trial(POLICY.baseline(base), 12.0), crashed(onnx)])
+    openvino = next(r for r in POLICY.next(later).recipes if r.runtime == "openvino")
+    assert [s.transform for s in openvino.steps] == ["script", "convert-openvino"]

@@ -1,0 +1,130 @@
+"""Invented evidence for tests of pure decisions."""
+
+import itertools
+
+from tools.contracts import (
+    Accuracy,
+    ArtifactRef,
+    BatchPoint,
+    Crashed,
+    DatasetRef,
+    Evidence,
+    EvidenceKind,
+    Hardware,
+    Interval,
+    Latency,
+    Measured,
+    ModelFormat,
+    Precision,
+    TensorSpec,
+    TrialResult,
+    WorkloadInfo,
+)
+from tools.spec import TuningSpec
+
+_numbers = itertools.count()
+IMAGE = TensorSpec(name="input_0", dtype="float32", shape=(3, 32, 32))
+
+
+def spec(**objective):
+    return TuningSpec.model_validate(
+        {
+            "workload": {
+                "name": "w",
+                "model": {"factory": "model.py:build"},
+                "evaluation": {"npz": "data.npz"},
+            },
+            "objective": {"p99_ms": 50, **objective},
+            "hardware": {"price_per_hour_usd": 0.1},
+        }
+    )
+
+
+def hardware(flags=()):
+    return Hardware(cpu="a CPU", architecture="x86_64", cores=2, memory_mb=8000, flags=tuple(flags))
+
+
+def artifact(model_format=ModelFormat.TORCH, fixed_batch=None):
+    return ArtifactRef(
+        digest="source",
+        directory="/artifacts/source",
+        format=model_format,
+        precision=Precision.FP32,
+        size_mb=10,
+        fixed_batch=fixed_batch,
+    )
+
+
+def workload(source=ModelFormat.TORCH, fixed_batch=None):
+    data = DatasetRef(digest="d", directory="/data/d", n=597, inputs=(IMAGE,), has_targets=True)
+    return WorkloadInfo(
+        name="w",
+        digest="w",
+        source=artifact(source, fixed_batch),
+        inputs=(IMAGE,),
+        outputs=(TensorSpec(name="output_0", dtype="float32", shape=(10,)),),
+        evaluation=data,
+        calibration=data,
+        metric="top1",
+        higher_is_better=True,
+        parameters=1000,
+    )
+
+
+def _interval(value):
+    return Interval(value=value, low=value * 0.99, high=value * 1.01, n=400)
+
+
+def measured_trial(recipe, p50_ms, *, drop=0.0, batches=(1,)):
+    """A trial (or, with several batches, a sweep) whose time grows with the batch, sub-linearly."""
+    points = tuple(
+        BatchPoint(
+            batch_size=b,
+            latency_ms=Latency(
+                p50=_interval(p50_ms * b**0.7), p95=_interval(p50_ms * b**0.7 * 1.1), p99=_interval(p50_ms * b**0.7 * 1.2)
+            ),
+            throughput_rps=_interval(b * 1e3 / (p50_ms * b**0.7)),
+            peak_memory_mb=200,
+            mean_ms=p50_ms * b**0.7,
+            stable=True,
+        )
+        for b in batches
+    )
+    accuracy = Accuracy(
+        metric="top1",
+        value=_interval(0.97),
+        drop=Interval(value=drop, low=drop - 0.005, high=drop + 0.005, n=597),
+        changed_items=0,
+    )
+    return _evidence(
+        recipe,
+        EvidenceKind.TRIAL if len(batches) == 1 else EvidenceKind.SWEEP,
+        Measured(
+            result=TrialResult(
+                artifact=artifact(),
+                points=points,
+                accuracy=accuracy if len(batches) == 1 else None,
+                load_ms=1,
+                build_s=1,
+            )
+        ),
+    )
+
+
+def crashed(recipe):
+    return _evidence(recipe, EvidenceKind.TRIAL, Crashed(stage="exporting", signal="SIGSEGV"))
+
+
+def _evidence(recipe, kind, outcome):
+    return Evidence(
+        id=f"e{next(_numbers)}",
+        kind=kind,
+        workload="w",
+        recipe=recipe,
+        parameters={},
+        hardware="h",
+        versions={},
+        outcome=outcome,
+        seconds=1.0,
+        created="2026-11-22T00:00:00+00:00",
+    )
