@@ -79,9 +79,7 @@ def optimize(
     from agent.session import InterruptedSessionError, Options, home_directory
     from agent.session import optimize as run
 
-    options = Options(
-        home=home_directory(home), tracking_uri=tracking_uri, fresh=fresh, time_budget_s=time_budget
-    )
+    options = Options(home=home_directory(home), tracking_uri=tracking_uri, fresh=fresh, time_budget_s=time_budget)
     try:
         with _observer(output, target) as observer:
             result = run(target, options, observer, STARTED)
@@ -117,7 +115,7 @@ def check(target: Target, home: Home = None) -> None:
 
 @app.command()
 def doctor(output: Output = Output.TEXT) -> None:
-    """List what this machine has: CPU features, accelerators, runtimes, versions, and what each missing thing enables."""
+    """List CPU features, accelerators, runtimes and versions, and what each missing thing would enable."""
     from agent.doctor import examine, print_report
 
     found = examine()

@@ -6,17 +6,17 @@ import os
 
 os.environ.setdefault("LANGGRAPH_STRICT_MSGPACK", "true")  # checkpoints hold plain values only; before the import
 
-from langgraph.graph import END, START, StateGraph  # noqa: E402
+from langgraph.graph import END, START, StateGraph
 
-from nodes.batch_tuning import batch_tuning  # noqa: E402
-from nodes.confirmation import confirmation  # noqa: E402
-from nodes.context import Context, TuningState  # noqa: E402
-from nodes.planner import next_experiment, planner  # noqa: E402
-from nodes.profiler import profiler  # noqa: E402
-from nodes.quantization_evaluation import quantization_evaluation  # noqa: E402
-from nodes.report import report  # noqa: E402
-from nodes.runtime_evaluation import runtime_evaluation  # noqa: E402
-from nodes.scaling_recommendation import scaling_recommendation  # noqa: E402
+from nodes.batch_tuning import batch_tuning
+from nodes.confirmation import confirmation
+from nodes.context import Context, TuningState
+from nodes.planner import next_experiment, planner
+from nodes.profiler import profiler
+from nodes.quantization_evaluation import quantization_evaluation
+from nodes.report import report
+from nodes.runtime_evaluation import runtime_evaluation
+from nodes.scaling_recommendation import scaling_recommendation
 
 EXPERIMENTS = ("runtime_evaluation", "quantization_evaluation", "batch_tuning", "confirmation")
 

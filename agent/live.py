@@ -30,9 +30,7 @@ _LONG_S = 30.0
 _OUTCOME_STYLES = {"measured": "green", "finished": "green", "unstable": "yellow", "cached": "dim green"}
 
 
-def observer_for(
-    console: Console, *, workload: str, silent: bool = False
-) -> Observer:
+def observer_for(console: Console, *, workload: str, silent: bool = False) -> Observer:
     """Return the view that fits the console: live on a terminal, plain lines elsewhere, or none.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nodes.context import Proposal
 from tools.contracts import ModelFormat, Option, Precision, Recipe, Step
 from tools.hardware import has_bf16_kernels, has_fp16_kernels, has_int8_kernels
-from tools.selection import breaches, cheapest, configurations
+from tools.selection import breaches, configurations, final_choice
 from tools.view import SessionView, Tried
 
 POLICY_VERSION = "1"
@@ -43,16 +43,18 @@ class DefaultPolicy:
                 proposal = propose(view)
                 if proposal is not None:
                     return proposal
-        winner, _ = cheapest(
-            configurations(view.ran), view.spec.objective, view.spec.hardware.price_per_hour_usd
-        )
+        winner, _ = final_choice(view)
         if winner is not None and winner.tried.recipe != baseline.recipe:
             recipe = winner.tried.recipe
             if view.comparison(recipe) is None and view.edge_cases(recipe) is None:
                 return Proposal(
-                    node="confirmation", recipes=(recipe,), reason=f"{winner.name} leads; it is now timed in turn with the baseline"
+                    node="confirmation",
+                    recipes=(recipe,),
+                    reason=f"{winner.name} leads; it is now timed in turn with the baseline",
                 )
-        why = f"{BUDGET_SHARE:.0%} of the time budget is used" if out_of_time else "no experiment is left that could win"
+        why = (
+            f"{BUDGET_SHARE:.0%} of the time budget is used" if out_of_time else "no experiment is left that could win"
+        )
         return Proposal(node="scaling_recommendation", reason=why)
 
 
@@ -165,13 +167,11 @@ def worth_sweeping(view: SessionView) -> list[Tried]:
     """
     objective = view.spec.objective
     fitting = [
-        c.tried
-        for c in configurations(view.ran)
-        if c.point.batch_size == view.low_batch and not breaches(c, objective)
+        c.tried for c in configurations(view.ran) if c.point.batch_size == view.low_batch and not breaches(c, objective)
     ]
     ordered = sorted(fitting, key=lambda t: t.first_point.latency_ms.p50.value)
     floats = [t for t in ordered if t.recipe.precision.is_float]
-    chosen = ordered[:1] + [t for t in floats[:1] if t not in ordered[:1]] + [t for t in ordered[1:]]
+    chosen = ordered[:1] + [t for t in floats[:1] if t not in ordered[:1]] + list(ordered[1:])
     unique = list({t.recipe.digest: t for t in chosen}.values())
     return unique[:SWEPT]
 
@@ -181,7 +181,9 @@ def _openvino_steps(view: SessionView) -> tuple[Step, ...]:
     if source is ModelFormat.TORCHSCRIPT:
         return (_TO_OPENVINO,)
     export = _EXPORT[source]
-    exported = next((t for t in view.tried.values() if t.recipe.runtime == "onnxruntime" and t.recipe.steps == export), None)
+    exported = next(
+        (t for t in view.tried.values() if t.recipe.runtime == "onnxruntime" and t.recipe.steps == export), None
+    )
     if source in _TORCH_FORMATS and exported is not None and not exported.ran:
         # ONNX could not take it: OpenVINO reads TorchScript (traced) or the exported program by itself
         return (_TO_OPENVINO,) if source is ModelFormat.PT2 else (Step(transform="script"), _TO_OPENVINO)

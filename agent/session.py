@@ -1,9 +1,9 @@
-"""One optimization from spec to result: loads the workload, runs the graph, and survives Ctrl-C with the best so far."""
+"""One optimization, from spec to result: loads the workload, runs the graph, keeps the best so far on Ctrl-C."""
 
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import os
 import secrets
 import signal
@@ -49,7 +49,7 @@ class Options:
 
 
 def home_directory(given: Path | None = None) -> Path:
-    """Return where infertune keeps things: the argument, `$INFERTUNE_HOME`, or `.infertune` in the working directory."""
+    """Return where things are kept: the argument, `$INFERTUNE_HOME`, or `.infertune` in the working directory."""
     return (given or Path(os.environ.get("INFERTUNE_HOME", ".infertune"))).expanduser().resolve()
 
 
@@ -70,7 +70,7 @@ def optimize(target: str, options: Options, observer: Observer, started: float |
 
     started = time.monotonic() if started is None else started
     hardware = detect()
-    created = datetime.datetime.now(datetime.UTC)
+    created = dt.datetime.now(dt.UTC)
     session = f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     session_dir = options.home / "sessions" / session
     logs = session_dir / "logs"
@@ -83,9 +83,7 @@ def optimize(target: str, options: Options, observer: Observer, started: float |
         if options.time_budget_s is not None:
             budget = spec.budget.model_copy(update={"time_s": options.time_budget_s})
             spec = spec.model_copy(update={"budget": budget})
-        observer.about(
-            objective=format_objective(spec.objective, spec.workload.metric), budget_s=spec.budget.time_s
-        )
+        observer.about(objective=format_objective(spec.objective, spec.workload.metric), budget_s=spec.budget.time_s)
         versions = library_versions()
         journal.append(
             "started",

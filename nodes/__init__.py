@@ -1,0 +1,1 @@
+"""One file for each node of the graph: reads the state, calls tools, returns an update and its decision."""

@@ -1,0 +1,1 @@
+"""Scenarios, comparisons and examples that people run."""

@@ -33,9 +33,7 @@ RECIPES = [
         steps=(EXPORT, Step(transform="quantize-dynamic")),
         precision=Precision.INT8_DYNAMIC,
     ),
-    Recipe(
-        runtime="onnxruntime", steps=(EXPORT, Step(transform="quantize-static")), precision=Precision.INT8_STATIC
-    ),
+    Recipe(runtime="onnxruntime", steps=(EXPORT, Step(transform="quantize-static")), precision=Precision.INT8_STATIC),
     Recipe(
         runtime="openvino",
         steps=(EXPORT, CONVERT, Step(transform="quantize-nncf", settings={"preset": "performance"})),

@@ -56,6 +56,7 @@ def test_the_view_never_overflows_the_terminal(width, height):
 def test_the_view_shows_what_runs_what_finished_what_was_found_and_the_time_left():
     console, clock = terminal(), Clock()
     view = LiveView(console, workload="resnet50", clock=clock)
+    view.about(objective="lowest cost", budget_s=900)
     view.started("openvino bf16", detail="export", expected_s=20)
     view.event({"event": "point", "batch_size": 8, "p50_ms": 3.9, "throughput_rps": 2000.0})
     view.finished("eager fp32", outcome="measured", headline="p50 13.0 ms", seconds=21)

@@ -1,10 +1,10 @@
 """The policy: the same evidence gives the same proposal, and nothing is proposed that cannot run or win."""
 
 import pytest
+from tests_support import crashed, hardware, measured_trial, spec, workload
 
 from agent.policy import BATCH_SIZES, DefaultPolicy
 from nodes.context import Proposal
-from tests_support import crashed, hardware, measured_trial, spec, workload
 from tools.contracts import Availability, Evidence, ModelFormat, Precision
 from tools.runtimes import RUNTIME_NAMES
 from tools.transforms import check_order
@@ -104,7 +104,10 @@ def test_without_vnni_static_quantization_leaves_a_bit_of_headroom():
 
 def test_asymmetric_int8_is_tried_only_when_symmetric_loses_too_much():
     presets = lambda proposals: [  # noqa: E731
-        r.steps[-1].settings["preset"] for p in proposals for r in p.recipes if r.steps and "preset" in r.steps[-1].settings
+        r.steps[-1].settings["preset"]
+        for p in proposals
+        for r in p.recipes
+        if r.steps and "preset" in r.steps[-1].settings
     ]
     assert set(presets(walk(view(), {}))) == {"performance"}
     assert set(presets(walk(view(), {}, drops={"openvino int8-static": 0.05}))) == {"performance", "mixed"}

@@ -46,18 +46,14 @@ def point(batch, p50, *, p99=None, spread=0.01, memory=200.0):
 
 
 def tried(runtime, points, *, drop=0.0, steps=0, precision=Precision.FP32, size=10.0):
-    recipe = Recipe(
-        runtime=runtime, precision=precision, steps=tuple(Step(transform="cast") for _ in range(steps))
-    )
+    recipe = Recipe(runtime=runtime, precision=precision, steps=tuple(Step(transform="cast") for _ in range(steps)))
     return Tried(
         recipe=recipe,
         evidence=(recipe.digest,),
         outcome="measured",
         reason=None,
         points={p.batch_size: p for p in points},
-        artifact=ArtifactRef(
-            digest="a", directory="/a", format=ModelFormat.ONNX, precision=precision, size_mb=size
-        ),
+        artifact=ArtifactRef(digest="a", directory="/a", format=ModelFormat.ONNX, precision=precision, size_mb=size),
         accuracy=Accuracy(
             metric="top1",
             value=interval(0.97),

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ from tools.worker import Returned, Worker
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory):
     patch = pytest.MonkeyPatch()
-    patch.setenv("PYTHONPATH", os.path.dirname(__file__))
+    patch.setenv("PYTHONPATH", str(Path(__file__).parent))
     with Worker(["numpy"], tmp_path_factory.mktemp("logs")) as made:
         yield made
     patch.undo()
@@ -72,8 +73,7 @@ def test_what_a_task_leaves_behind_is_killed(worker, tmp_path):
 
 def _alive(pid):
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
 

@@ -81,7 +81,9 @@ def measured_trial(recipe, p50_ms, *, drop=0.0, batches=(1,)):
         BatchPoint(
             batch_size=b,
             latency_ms=Latency(
-                p50=_interval(p50_ms * b**0.7), p95=_interval(p50_ms * b**0.7 * 1.1), p99=_interval(p50_ms * b**0.7 * 1.2)
+                p50=_interval(p50_ms * b**0.7),
+                p95=_interval(p50_ms * b**0.7 * 1.1),
+                p99=_interval(p50_ms * b**0.7 * 1.2),
             ),
             throughput_rps=_interval(b * 1e3 / (p50_ms * b**0.7)),
             peak_memory_mb=200,

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 from tools.errors import WorkloadError
 from tools.worker import emit, stage
@@ -42,10 +43,9 @@ def hang_in_c():
 
 def leave_child_behind(path):
     if os.fork() == 0:
-        with open(path, "w") as file:
-            file.write(str(os.getpid()))
+        Path(path).write_text(str(os.getpid()))
         time.sleep(600)
-    while not os.path.exists(path):
+    while not Path(path).exists():
         time.sleep(0.01)
 
 

@@ -1,0 +1,1 @@
+"""Everything with a real effect or real arithmetic; usable without the agent."""

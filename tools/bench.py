@@ -6,7 +6,7 @@ measured again; what is measured is stored before it is used.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -310,7 +310,7 @@ class Bench:
             versions=self.versions,
             outcome=outcome,
             seconds=time.perf_counter() - started,
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         )
         if not (isinstance(outcome, Failed) and outcome.reason == INTERRUPTED):
             self.store.put(evidence)
@@ -362,9 +362,7 @@ class Bench:
         started = time.perf_counter()
         self._current = worker
         try:
-            return worker.run(
-                task, arguments, label=label, limit_s=self.limits.trial_s, on_event=self.observer.event
-            )
+            return worker.run(task, arguments, label=label, limit_s=self.limits.trial_s, on_event=self.observer.event)
         finally:
             self._current = None
             self.spent_s += time.perf_counter() - started
@@ -383,7 +381,8 @@ def describe(evidence: Evidence) -> str:
     match evidence.outcome:
         case Measured(result=TrialResult() as r) | Unstable(result=TrialResult() as r):
             last = r.points[-1]
-            text = f"batch {last.batch_size}: p50 {fmt.ms(last.latency_ms.p50.value)}, {fmt.rate(last.throughput_rps.value)}"
+            p50, rate = fmt.ms(last.latency_ms.p50.value), fmt.rate(last.throughput_rps.value)
+            text = f"batch {last.batch_size}: p50 {p50}, {rate}"
             if r.accuracy is None:
                 return text
             return f"{text}, {fmt.accuracy(r.accuracy.value.value, r.accuracy.metric)}"

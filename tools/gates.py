@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tools.bench import reason
 from tools.contracts import Gate, ModelFormat
 from tools.measure.statistics import P99_MIN_SAMPLES
 from tools.selection import Configured, p99_is_bounded, worst_latency_ms
@@ -37,22 +38,22 @@ def _before(view: SessionView) -> Iterator[Gate]:
         if baseline is not None and baseline.reason:
             detail += f": {baseline.reason}"
     evidence = baseline.evidence if baseline is not None else ()
-    yield _gate("before optimizing", "baseline measured", ran, detail, evidence)
+    yield _gate("before optimizing", "baseline measured", passed=ran, detail=detail, evidence=evidence)
     slo = f"p99 at most {objective.p99_ms:g} ms" if objective.p99_ms else "the spec names no p99_ms: nothing to promise"
-    yield _gate("before optimizing", "SLO named", objective.p99_ms is not None, slo)
+    yield _gate("before optimizing", "SLO named", passed=objective.p99_ms is not None, detail=slo)
     yield _gate(
         "before optimizing",
         "accuracy threshold named",
-        True,
-        f"{view.workload.metric} may drop by at most {objective.max_accuracy_drop:g}",
+        passed=True,
+        detail=f"{view.workload.metric} may drop by at most {objective.max_accuracy_drop:g}",
     )
     hardware = view.hardware
     named = f"{view.spec.hardware.name}, " if view.spec.hardware.name else ""
     yield _gate(
         "before optimizing",
         "hardware named",
-        True,
-        f"{named}{hardware.cpu}, {hardware.cores} cores, at ${view.spec.hardware.price_per_hour_usd:g} an hour",
+        passed=True,
+        detail=f"{named}{hardware.cpu}, {hardware.cores} cores, at ${view.spec.hardware.price_per_hour_usd:g} an hour",
     )
 
 
@@ -60,7 +61,9 @@ def _after(view: SessionView, best: Configured | None) -> Iterator[Gate]:
     stage = "after optimizing"
     if best is None or best.tried.accuracy is None:
         for name in ("accuracy on held-out data", "latency at the SLO", "memory", "throughput", "edge cases"):
-            yield _gate(stage, name, False, "nothing keeps every constraint, so there is nothing to check")
+            yield _gate(
+                stage, name, passed=False, detail="nothing keeps every constraint, so there is nothing to check"
+            )
         return
     objective, tried, point = view.spec.objective, best.tried, best.point
     assert tried.accuracy is not None
@@ -74,33 +77,38 @@ def _after(view: SessionView, best: Configured | None) -> Iterator[Gate]:
         detail += "; the metric gives one number for all items, so there is no telling how sure it is"
     elif not sure:
         detail += "; the interval reaches past the budget: more evaluation items would tell"
-    yield _gate(stage, "accuracy on held-out data", sure, detail, tried.evidence)
+    yield _gate(stage, "accuracy on held-out data", passed=sure, detail=detail, evidence=tried.evidence)
     p99 = point.latency_ms.p99
     if objective.p99_ms is None:
-        yield _gate(stage, "latency at the SLO", False, "the spec names no p99_ms", tried.evidence)
+        yield _gate(stage, "latency at the SLO", passed=False, detail="the spec names no p99_ms")
     else:
         within = worst_latency_ms(point) <= objective.p99_ms
-        detail = f"p99 {p99.value:.2f} ms (up to {p99.high:.2f}) at batch {point.batch_size}, SLO {objective.p99_ms:g} ms"
+        detail = (
+            f"p99 {p99.value:.2f} ms (up to {p99.high:.2f}) at batch {point.batch_size}, SLO {objective.p99_ms:g} ms"
+        )
         if point.batch_size > 1:
             detail += ", twice over for the wait"
         if not p99_is_bounded(point):
             detail += f"; {p99.n} calls cannot bound a p99 (it takes {P99_MIN_SAMPLES})"
-        yield _gate(stage, "latency at the SLO", within and p99_is_bounded(point), detail, tried.evidence)
+        kept = within and p99_is_bounded(point)
+        yield _gate(stage, "latency at the SLO", passed=kept, detail=detail, evidence=tried.evidence)
     limit = objective.max_memory_mb
     fits = limit is None or point.peak_memory_mb <= limit
     text = f"{point.peak_memory_mb:.0f} MB at peak" + (f", limit {limit:g} MB" if limit else ", no limit asked for")
-    yield _gate(stage, "memory", fits, text, tried.evidence)
+    yield _gate(stage, "memory", passed=fits, detail=text, evidence=tried.evidence)
     yield _throughput(view, best)
     edges = view.edge_cases(tried.recipe)
     if edges is None:
-        yield _gate(stage, "edge cases", False, "not run: the baseline itself is recommended, or time was up")
+        text = "not run: the baseline itself is recommended, or time was up"
+        yield _gate(stage, "edge cases", passed=False, detail=text)
     elif edges[1] is None:
-        yield _gate(stage, "edge cases", False, "the run with unusual inputs came to grief", (edges[0].id,))
+        text = f"the run with unusual inputs came to grief: {reason(edges[0].outcome)}"
+        yield _gate(stage, "edge cases", passed=False, detail=text, evidence=(edges[0].id,))
     else:
         failed = [c for c in edges[1].cases if not c.passed]
         names = ", ".join(c.name for c in edges[1].cases)
         text = "; ".join(f"{c.name}: {c.detail}" for c in failed) if failed else f"passed: {names}"
-        yield _gate(stage, "edge cases", not failed, text, (edges[0].id,))
+        yield _gate(stage, "edge cases", passed=not failed, detail=text, evidence=(edges[0].id,))
 
 
 def _throughput(view: SessionView, best: Configured) -> Gate:
@@ -110,14 +118,20 @@ def _throughput(view: SessionView, best: Configured) -> Gate:
     if compared is None:
         is_baseline = view.baseline is not None and best.tried.recipe == view.baseline.recipe
         why = "this is the baseline" if is_baseline else "not compared in turn with the baseline"
-        return _gate("after optimizing", "throughput", is_baseline, f"{text}; {why}", best.tried.evidence)
+        return _gate(
+            "after optimizing",
+            "throughput",
+            passed=is_baseline,
+            detail=f"{text}; {why}",
+            evidence=best.tried.evidence,
+        )
     ratio = compared[1].throughput
     return _gate(
         "after optimizing",
         "throughput",
-        ratio.low > 1,
-        f"{text}; {ratio.value:.1f}x the baseline's (95 %: {ratio.low:.1f} to {ratio.high:.1f}), timed in turn",
-        (compared[0].id,),
+        passed=ratio.low > 1,
+        detail=f"{text}; {ratio.value:.1f}x the baseline's (95 %: {ratio.low:.1f} to {ratio.high:.1f}), timed in turn",
+        evidence=(compared[0].id,),
     )
 
 
@@ -125,36 +139,37 @@ def _deploy(best: Configured | None, fallback: Tried | None) -> Iterator[Gate]:
     stage = "before deploying"
     artifact = best.tried.artifact if best is not None else None
     if artifact is None:
-        yield _gate(stage, "deployable format", False, "there is nothing to deploy")
+        yield _gate(stage, "deployable format", passed=False, detail="there is nothing to deploy")
     else:
         whole = artifact.format in _SELF_CONTAINED
         text = f"{artifact.format.value}, {artifact.size_mb:.1f} MB"
         text += "" if whole else ": weights that need your Python factory to be loaded"
-        yield _gate(stage, "deployable format", whole, text)
+        yield _gate(stage, "deployable format", passed=whole, detail=text)
     yield _gate(
         stage,
         "fallback artifact",
-        fallback is not None and fallback.artifact is not None,
-        f"{fallback.name}: {fallback.artifact.directory}"
+        passed=fallback is not None and fallback.artifact is not None,
+        detail=f"{fallback.name}: {fallback.artifact.directory}"
         if fallback is not None and fallback.artifact is not None
         else "no other recipe keeps the accuracy",
-        fallback.evidence if fallback is not None else (),
+        evidence=fallback.evidence if fallback is not None else (),
     )
     swept = best is not None and len(best.tried.points) > 1
     yield _gate(
         stage,
         "batching configured",
-        swept,
-        f"batch {best.point.batch_size}, from a sweep of {', '.join(map(str, best.tried.points))}"
+        passed=swept,
+        detail=f"batch {best.point.batch_size}, from a sweep of {', '.join(map(str, best.tried.points))}"
         if best is not None and swept
         else "no batch sweep was made for this recipe",
-        best.tried.evidence if best is not None else (),
+        evidence=best.tried.evidence if best is not None else (),
     )
-    yield _gate(stage, "monitoring in place", False, "infertune does not watch the service: check your dashboards")
-    yield _gate(stage, "alerting in place", False, "infertune does not write alerts: set them on the SLO above")
+    for name, text in (
+        ("monitoring in place", "infertune does not watch the service: check your dashboards"),
+        ("alerting in place", "infertune does not write alerts: set them on the SLO above"),
+    ):
+        yield _gate(stage, name, passed=False, detail=text)
 
 
-def _gate(stage: str, name: str, passed: bool, detail: str, evidence: tuple[str, ...] = ()) -> Gate:
-    return Gate.model_validate(
-        {"stage": stage, "name": name, "passed": passed, "detail": detail, "evidence": evidence}
-    )
+def _gate(stage: str, name: str, *, passed: bool, detail: str, evidence: tuple[str, ...] = ()) -> Gate:
+    return Gate.model_validate({"stage": stage, "name": name, "passed": passed, "detail": detail, "evidence": evidence})

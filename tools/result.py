@@ -83,7 +83,7 @@ class TrialSummary(Contract):
     """Why it was not measured, in a sentence."""
     evidence: tuple[str, ...]
     points: tuple[BatchPoint, ...] = ()
-    cost_per_1000_usd: dict[int, Interval] = {}
+    cost_per_1000_usd: dict[int, Interval] = Field(default_factory=dict)
     """By batch size."""
     accuracy: float | None = None
     accuracy_drop: Interval | None = None
@@ -128,7 +128,7 @@ class TrafficSummary(Contract):
 
 
 class ScalingSummary(Contract):
-    """How many replicas hold the traffic, and the HPA that follows from it. An estimate until a load test confirms it."""
+    """How many replicas hold the traffic, and the HPA that follows; an estimate until a load test confirms it."""
 
     traffic: TrafficSummary
     capacity_rps: Interval

@@ -111,7 +111,7 @@ def cheapest(
 
 
 def closest(options: Sequence[Configured], objective: Objective) -> Configured | None:
-    """Return the configuration whose worst breach, relative to its limit, is smallest: the best so far when none fits."""
+    """Return the configuration whose worst breach, relative to its limit, is smallest: the best when none fits."""
 
     def worst(configured: Configured) -> float:
         return min((m.margin / m.limit if m.limit else m.margin for m in margins(configured, objective)), default=0.0)

@@ -207,7 +207,7 @@ def describe_validation_error(error: ValidationError, model: type[Contract]) -> 
             message = "unknown field." + (f" Did you mean `{close[0]}`?" if close else f" Known: {', '.join(names)}.")
         elif item["type"] == "missing":
             message = "is missing."
-        elif item["type"] not in ("value_error",):
+        elif item["type"] != "value_error":
             message = f"{message} (found {item['input']!r})."
         lines.append(f"{where}: {message}")
     return "; ".join(lines)

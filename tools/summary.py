@@ -63,7 +63,7 @@ def summarize(
         workload_digest=view.workload.digest,
         created=created,
         verdict=verdict,
-        summary=_sentence(verdict, view, best, ratio, kept, why),
+        summary=_sentence(verdict=verdict, view=view, best=best, ratio=ratio, kept=kept, why=why),
         objective=view.spec.objective,
         metric=view.workload.metric,
         higher_is_better=view.workload.higher_is_better,
@@ -230,6 +230,7 @@ def _trial(tried: Tried, view: SessionView, chosen: Configured | None) -> TrialS
 
 
 def _sentence(
+    *,
     verdict: Verdict,
     view: SessionView,
     best: Configured | None,
@@ -241,9 +242,13 @@ def _sentence(
         baseline = view.baseline
         cause = f": {baseline.reason}" if baseline is not None and baseline.reason else ""
         return f"Nothing could be measured{cause}."
-    gain = "" if ratio is None else (
-        f" {ratio.p50.value:.1f}x faster at batch {view.low_batch} and {ratio.throughput.value:.1f}x the requests "
-        "for the same money as the model as given."
+    gain = (
+        ""
+        if ratio is None
+        else (
+            f" {ratio.p50.value:.1f}x faster at batch {view.low_batch} and {ratio.throughput.value:.1f}x the requests "
+            "for the same money as the model as given."
+        )
     )
     if view.baseline is not None and best.tried.recipe == view.baseline.recipe:
         gain = " Nothing that was tried beats the model as given beyond the noise."

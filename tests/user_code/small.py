@@ -41,4 +41,3 @@ class DataDependent(torch.nn.Module):
 
 def data_dependent():
     return DataDependent().eval()
-

@@ -1,0 +1,1 @@
+"""Latency, accuracy, memory, profile and their statistics."""

@@ -19,6 +19,7 @@ SETTLE_CALLS = 3
 
 
 def run_comparison(
+    *,
     workload: dict[str, Any],
     baseline: dict[str, Any],
     candidate: dict[str, Any],
@@ -33,7 +34,8 @@ def run_comparison(
 
     Args:
         workload: `WorkloadInfo`, dumped.
-        baseline, candidate: `{"artifact": ..., "recipe": ...}`, dumped contracts.
+        baseline: `{"artifact": ..., "recipe": ...}`, dumped contracts.
+        candidate: likewise.
         baseline_batch: the baseline's batch size, usually 1.
         candidate_batch: the batch size the candidate would be served at.
         candidate_low_batch: the candidate's batch for the comparison of p50.

@@ -7,6 +7,8 @@ which assume nothing about the shape of the distribution.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +79,12 @@ def throughput(samples_ms: Samples, batch_size: int) -> Interval:
 
 
 def ratio_interval(
-    baseline: list[Samples], candidate: list[Samples], *, statistic: str, seed: int = 0, resamples: int = 1000
+    baseline: list[Samples],
+    candidate: list[Samples],
+    *,
+    statistic: Literal["median", "mean"],
+    seed: int = 0,
+    resamples: int = 1000,
 ) -> Interval:
     """Return the interval of `statistic(baseline) / statistic(candidate)` from interleaved rounds.
 
@@ -87,19 +94,21 @@ def ratio_interval(
     Args:
         baseline: one array of times for each round.
         candidate: the same number of rounds, taken in turn with the baseline's.
-        statistic: `median` or `mean`.
+        statistic: what is compared.
         seed: of the resampling.
         resamples: number of bootstrap samples.
     """
     if len(baseline) != len(candidate):
         raise ValueError(f"rounds differ: {len(baseline)} and {len(candidate)}")
-    reduce = {"median": np.median, "mean": np.mean}[statistic]
+    reduce: Callable[[Samples], Any] = np.median if statistic == "median" else np.mean
     value = float(reduce(np.concatenate(baseline)) / reduce(np.concatenate(candidate)))
     rounds = len(baseline)
     generator = np.random.default_rng(seed)
     draws = generator.integers(0, rounds, size=(resamples, rounds))
     ratios = [
-        float(reduce(np.concatenate([baseline[i] for i in draw])) / reduce(np.concatenate([candidate[i] for i in draw])))
+        float(
+            reduce(np.concatenate([baseline[i] for i in draw])) / reduce(np.concatenate([candidate[i] for i in draw]))
+        )
         for draw in draws
     ]
     low, high = np.quantile(ratios, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
@@ -144,5 +153,7 @@ def score_interval(scores: Samples) -> Interval:
         z = 1.959964
         centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
         half = z * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-        return Interval(value=mean, low=min(mean, max(0.0, centre - half)), high=max(mean, min(1.0, centre + half)), n=n)
+        return Interval(
+            value=mean, low=min(mean, max(0.0, centre - half)), high=max(mean, min(1.0, centre + half)), n=n
+        )
     return mean_interval(scores, blocks=n)

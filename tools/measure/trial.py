@@ -13,6 +13,7 @@ import numpy as np
 
 from tools.artifacts import write_file
 from tools.contracts import Accuracy, ArtifactRef, BatchPoint, Recipe, TrialResult, WorkloadInfo
+from tools.errors import TransformError
 from tools.measure.latency import SamplingLimits, sample
 from tools.measure.statistics import Samples, latency, paired_drop, score_interval, throughput
 from tools.runtimes import Runner, Runtime, get_runtime
@@ -24,6 +25,7 @@ FLAT_GAIN = 1.02
 
 
 def run_trial(
+    *,
     workload: dict[str, Any],
     artifact: dict[str, Any],
     recipe: dict[str, Any],
@@ -38,7 +40,9 @@ def run_trial(
     """Measure a candidate and write its raw samples.
 
     Args:
-        workload, artifact, recipe: contracts, dumped.
+        workload: `WorkloadInfo`, dumped.
+        artifact: `ArtifactRef`, dumped.
+        recipe: `Recipe`, dumped.
         batch_sizes: rising.
         threads: CPU threads of the runtime.
         point_max_s: how long to sample one batch size.
@@ -58,7 +62,7 @@ def run_trial(
     points: list[BatchPoint] = []
     load_ms = 0.0
     limits = SamplingLimits(max_s=point_max_s)
-    for size in batch_sizes:
+    for size in _accepted(batch_sizes, made):
         stage(f"loading at batch {size}")
         before = time.perf_counter()
         runner, example = load_for(runtime, made, parsed, info, size, threads)
@@ -88,7 +92,7 @@ def run_trial(
         if reference is None:
             arrays |= {f"output_{i}": output for i, output in enumerate(outputs)}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  numpy types **kwargs as bool
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     write_file(Path(raw), buffer.getvalue())
     return TrialResult(
         artifact=made,
@@ -100,7 +104,15 @@ def run_trial(
     ).model_dump(mode="json")
 
 
-def load_for(
+def _accepted(batch_sizes: list[int], artifact: ArtifactRef) -> list[int]:
+    """Leave out the batch sizes that a program exported for one batch size does not take."""
+    sizes = [size for size in batch_sizes if artifact.fixed_batch in (None, size)]
+    if not sizes:
+        raise TransformError(f"was exported for batch {artifact.fixed_batch} only.")
+    return sizes
+
+
+def load_for(  # noqa: PLR0917  what a run is made of, in the order of the recipe
     runtime: Runtime, artifact: ArtifactRef, recipe: Recipe, workload: WorkloadInfo, size: int, threads: int
 ) -> tuple[Runner, dict[str, np.ndarray]]:
     """Load an artifact for one batch size; returns the runner and an example batch of held-out items."""
@@ -111,7 +123,7 @@ def load_for(
     return runner, example
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0917  as `load_for`
     runtime: Runtime, artifact: ArtifactRef, recipe: Recipe, workload: WorkloadInfo, size: int, threads: int
 ) -> tuple[np.ndarray, ...]:
     """Run all held-out items and return the outputs, each of shape (n, ...).

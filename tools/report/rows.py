@@ -136,9 +136,10 @@ def promises(result: SessionResult) -> tuple[tuple[str, str, str, str, bool], ..
 
 
 def answer(decision: Decision) -> tuple[str, str]:
-    """Return what was decided and why, as sentences; the second is empty when no reason was recorded."""
-    chosen = decision.chosen if decision.chosen is not None else "None of the options"
-    return _sentence(fmt.clean(chosen)), _sentence(fmt.clean(decision.reason))
+    """Return what was decided, with a colon if a reason follows, and that reason as a sentence, or nothing."""
+    chosen = fmt.clean(decision.chosen if decision.chosen is not None else "None of the options")
+    reason = _sentence(fmt.clean(decision.reason))
+    return f"{chosen}:" if reason else _sentence(chosen), reason
 
 
 def diff(text: str) -> tuple[DiffLine, ...]:

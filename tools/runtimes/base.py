@@ -1,4 +1,4 @@
-"""The protocol that every runtime speaks. An adapter is one file that a person who knows the library reads in a minute."""
+"""The protocol that every runtime speaks. An adapter is one short file for those who know the library."""
 
 from __future__ import annotations
 
@@ -37,9 +37,7 @@ class Runtime(Protocol):
         """Say whether this runtime can be used here, quickly and without importing its library."""
         ...
 
-    def load(
-        self, artifact: ArtifactRef, recipe: Recipe, *, batch_size: int, threads: int, example: Arrays
-    ) -> Runner:
+    def load(self, artifact: ArtifactRef, recipe: Recipe, *, batch_size: int, threads: int, example: Arrays) -> Runner:
         """Load the artifact for one batch size.
 
         Args:

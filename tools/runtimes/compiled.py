@@ -49,7 +49,7 @@ class Compiled:
         from tools.workloads.modules import load_module
 
         torch.set_num_threads(threads)
-        torch._dynamo.config.suppress_errors = False  # a silent fall back to eager would be measured as "compiled"
+        torch._dynamo.config.suppress_errors = False  # noqa: SLF001  else a fall back to eager passes as "compiled"
         runner = torch_runner(torch.compile(load_module(artifact), dynamic=False))
         runner(example)
         return runner

@@ -51,5 +51,7 @@ class OnnxRuntimeCuda:
 
         session = create_session(artifact, threads, ["CUDAExecutionProvider", "CPUExecutionProvider"])
         if "CUDAExecutionProvider" not in session.get_providers():
-            raise UnavailableError("ONNX Runtime could not load its CUDA provider.", fix="Check CUDA and cuDNN versions.")
+            raise UnavailableError(
+                "ONNX Runtime could not load its CUDA provider.", fix="Check CUDA and cuDNN versions."
+            )
         return session_runner(session)

@@ -46,7 +46,7 @@ class TorchScript:
         torch.set_num_threads(threads)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch deprecates TorchScript; here it is one candidate
-            module = torch.jit.load(str(model_file(artifact)), map_location="cpu").eval()
+            module = torch.jit.load(str(model_file(artifact)), map_location="cpu").eval()  # type: ignore[no-untyped-call]
             if hasattr(module, "training"):
                 module = torch.jit.freeze(module)
             module = torch.jit.optimize_for_inference(module)

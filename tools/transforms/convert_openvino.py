@@ -55,10 +55,10 @@ def save_openvino(model: Any, root: Path, precision: Precision, fixed_batch: int
 def _convert_torch(artifact: ArtifactRef, workload: WorkloadInfo) -> Any:
     import openvino as ov
 
-    from tools.transforms.example import example_call
+    from tools.transforms.example import EXPORT_BATCH, example_call
     from tools.workloads.modules import load_module
 
-    arguments, keywords = example_call(workload, artifact)
+    arguments, keywords = example_call(workload, artifact.fixed_batch or EXPORT_BATCH)
     batch = artifact.fixed_batch or -1
     model = ov.convert_model(
         load_module(artifact),

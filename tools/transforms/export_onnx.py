@@ -35,7 +35,7 @@ class ExportOnnx:
         from tools.transforms.example import EXPORT_BATCH, example_call
         from tools.workloads.modules import load_module
 
-        arguments, keywords = example_call(workload, artifact)
+        arguments, keywords = example_call(workload, artifact.fixed_batch or EXPORT_BATCH)
         names = [spec.name for spec in workload.inputs]
         module = load_module(artifact)
         fixed = artifact.fixed_batch
@@ -44,11 +44,12 @@ class ExportOnnx:
         else:
             try:
                 program = _export(module, arguments, keywords, dynamic=fixed is None)
-            except Exception as error:  # noqa: BLE001  torch.export raises many kinds; the fixed batch is the way out
+            except Exception as error:  # torch.export raises many kinds; the fixed batch is the way out
                 if fixed is not None:
                     raise
-                print(f"dynamic batch refused, exporting batch {EXPORT_BATCH}: {error}")  # noqa: T201  to the log
-                program, fixed = _export(module, arguments, keywords, dynamic=False), EXPORT_BATCH
+                print(f"dynamic batch refused, exporting batch 1: {error}")  # noqa: T201  to the log
+                arguments, keywords = example_call(workload, 1)
+                program, fixed = _export(module, arguments, keywords, dynamic=False), 1
 
         def fill(folder: Path) -> None:
             with warnings.catch_warnings():

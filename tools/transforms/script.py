@@ -31,18 +31,18 @@ class Script:
         """Trace, freeze, save."""
         import torch
 
-        from tools.transforms.example import example_call
+        from tools.transforms.example import EXPORT_BATCH, example_call
         from tools.workloads.modules import load_module
 
-        arguments, keywords = example_call(workload, artifact)
+        arguments, keywords = example_call(workload, artifact.fixed_batch or EXPORT_BATCH)
         with warnings.catch_warnings(), torch.inference_mode(mode=False), torch.no_grad():
             warnings.simplefilter("ignore", FutureWarning)  # torch deprecates TorchScript; here it is one candidate
-            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # accuracy is measured on the result
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]  # accuracy is measured on the result
             module = load_module(artifact)
             if keywords:
-                traced = torch.jit.trace(module, example_kwarg_inputs=keywords, strict=False)
+                traced = torch.jit.trace(module, example_kwarg_inputs=keywords, strict=False)  # type: ignore[no-untyped-call]
             else:
-                traced = torch.jit.trace(module, arguments, strict=False)
+                traced = torch.jit.trace(module, arguments, strict=False)  # type: ignore[no-untyped-call]
             frozen = torch.jit.freeze(traced.eval())
             return write_artifact(
                 root,

@@ -14,7 +14,7 @@ _fd: int | None = None
 
 def open_channel(fd: int) -> None:
     """Send everything from now on to this file descriptor. Called once, in a fresh child."""
-    global _fd
+    global _fd  # noqa: PLW0603  one channel a process: tasks call `emit` from anywhere, user code included
     _fd = fd
 
 

@@ -61,7 +61,8 @@ class Worker:
         """Run `module:function` with keyword arguments in a child and wait for its outcome.
 
         Args:
-            task: what to call. Its value and its arguments must be JSON-ready.
+            task: what to call. Its value must be JSON-ready.
+            arguments: keyword arguments, JSON-ready.
             label: names the log file.
             limit_s: seconds after which the child and all it started are killed.
             on_event: called with every message that the task emits.

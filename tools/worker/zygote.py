@@ -21,6 +21,7 @@ import signal
 import socket
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 from tools.errors import InfertuneError
@@ -80,7 +81,7 @@ def _run_child(request: dict[str, Any], fd: int) -> None:
         _die_with_parent()
         _redirect_output(request["log"])
         _prefer_as_oom_victim()
-        with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+        with contextlib.suppress(OSError), Path("/proc/self/clear_refs").open("w") as file:
             file.write("5")  # peak memory counts from here
         channel.open_channel(fd)
         _run_task(request)
@@ -104,7 +105,7 @@ def _run_task(request: dict[str, Any]) -> None:
     except InfertuneError as error:
         traceback.print_exc()
         channel.send({"failed": str(error), "expected": True})
-    except (Exception, SystemExit) as error:  # user code may raise anything; it becomes an outcome
+    except (Exception, SystemExit) as error:  # noqa: BLE001  user code may raise anything; it becomes an outcome
         traceback.print_exc()
         text = " ".join(str(error).split())[:500]
         channel.send({"failed": f"{type(error).__name__}: {text}", "expected": False})
@@ -125,7 +126,7 @@ def _redirect_output(log: str) -> None:
 
 def _prefer_as_oom_victim() -> None:
     """If the kernel has to kill something for memory, let it be the trial and not the session."""
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+    with contextlib.suppress(OSError), Path("/proc/self/oom_score_adj").open("w") as file:
         file.write("1000")
 
 

@@ -1,0 +1,1 @@
+"""A model of your own: what a person writes to have a torchvision MobileNetV3 optimized."""
