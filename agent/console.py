@@ -52,6 +52,16 @@ def print_summary(result: SessionResult, console: Console) -> None:
         _heading(console, "Decisions")
         for decision in choices:
             _item(console, Text.assemble((fmt.clean(decision.question), "dim"), " ", *_answer(decision)))
+    if result.batch is not None:
+        _heading(console, "Batch size")
+        under_slo = "none" if result.batch.sla_batch is None else str(result.batch.sla_batch)
+        _item(console, Text.assemble(("under the SLO ", "dim"), f"{under_slo}: {fmt.clean(result.batch.sla_reason)}"))
+        _item(
+            console,
+            Text.assemble(
+                ("for batch jobs ", "dim"), f"{result.batch.job_batch}: {fmt.clean(result.batch.job_reason)}"
+            ),
+        )
     if result.scaling is not None:
         _print_scaling(result.scaling, console)
     open_gates = [gate for gate in result.gates if not gate.passed]

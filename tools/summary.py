@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tools.contracts import BatchPoint, ComparisonResult, Decision, Interval, Verdict
 from tools.cost import cost_per_1000_usd
 from tools.gates import gates
+from tools.measure.statistics import P99_MIN_SAMPLES
 from tools.result import (
     BatchRecommendation,
     Configuration,
@@ -259,6 +260,8 @@ def _sentence(
             broken = [f"{m.constraint} by {-m.margin:.4g} {m.unit}" for m in kept if m.margin < 0]
             return f"No candidate keeps every constraint. The closest, {best.name}, misses {' and '.join(broken)}."
         case Verdict.UNSTABLE:
-            return f"The machine is too noisy to tell whether {best.name} keeps its p99: {why}."
+            few = best.point.latency_ms.p99.n < P99_MIN_SAMPLES
+            cause = f"{best.point.latency_ms.p99.n} calls are too few to bound a p99" if few else why
+            return f"There is no telling whether {best.name} keeps its p99 on this machine: {cause}."
         case Verdict.INTERRUPTED:
             return f"Interrupted. The best so far is {best.name}.{gain}"

@@ -33,33 +33,35 @@ class Sampled:
     samples_ms: Samples
     warmup_calls: int
     stable: bool
-    """Enough samples for a bounded p99, and a median as narrow as `MEDIAN_TOLERANCE` asks."""
+    """Whether the median became as narrow as `MEDIAN_TOLERANCE` asks. How far a p99 can be trusted, its n says."""
 
 
 def sample(call: Callable[[], object], limits: SamplingLimits) -> Sampled:
     """Time `call` by the wall clock, in milliseconds a call.
 
-    Sampling ends once there are `min_samples` and the median is narrow enough, or when the time is up; then `stable`
-    says which it was. At least ten samples are taken in any case.
+    Sampling ends once there are `min_samples` and the median is narrow enough, or when the time is up. At least ten
+    samples are taken in any case.
     """
     warmup_calls = warm_up(call, limits.warmup_max_s)
     times: list[float] = []
     started = time.perf_counter()
     check_at = limits.min_samples
-    stable = False
     while True:
         before = time.perf_counter_ns()
         call()
         times.append((time.perf_counter_ns() - before) / 1e6)
         if len(times) >= check_at:
-            median = quantile_interval(np.asarray(times), 0.5)
-            stable = (median.high - median.low) / 2 <= MEDIAN_TOLERANCE * median.value
-            check_at = int(check_at * 1.25) + 1
-            if stable:
+            if _settled(times):
                 break
+            check_at = int(check_at * 1.25) + 1
         if time.perf_counter() - started > limits.max_s and len(times) >= 10:
             break
-    return Sampled(np.asarray(times), warmup_calls, stable)
+    return Sampled(np.asarray(times), warmup_calls, _settled(times))
+
+
+def _settled(times_ms: list[float]) -> bool:
+    median = quantile_interval(np.asarray(times_ms), 0.5)
+    return (median.high - median.low) / 2 <= MEDIAN_TOLERANCE * median.value
 
 
 def warm_up(call: Callable[[], object], max_s: float) -> int:

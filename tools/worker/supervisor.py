@@ -222,7 +222,7 @@ def _outcome(last: dict[str, Any], status: int, stage: str, log: Path) -> TaskOu
     if "out_of_memory" in last:
         return OutOfMemory(stage=stage)
     if "failed" in last:
-        return Failed(stage=stage, reason=str(last["failed"]))
+        return Failed(stage=stage, reason=str(last["failed"]), kind=str(last["kind"]))
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         if number == signal.SIGKILL:  # we did not send it: the kernel's out-of-memory killer did

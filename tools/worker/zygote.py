@@ -104,11 +104,11 @@ def _run_task(request: dict[str, Any]) -> None:
         channel.send({"out_of_memory": True})
     except InfertuneError as error:
         traceback.print_exc()
-        channel.send({"failed": str(error), "expected": True})
+        channel.send({"failed": str(error), "kind": type(error).__name__})
     except (Exception, SystemExit) as error:  # noqa: BLE001  user code may raise anything; it becomes an outcome
         traceback.print_exc()
         text = " ".join(str(error).split())[:500]
-        channel.send({"failed": f"{type(error).__name__}: {text}", "expected": False})
+        channel.send({"failed": f"{type(error).__name__}: {text}", "kind": type(error).__name__})
 
 
 def _redirect_output(log: str) -> None:
