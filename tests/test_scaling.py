@@ -509,4 +509,4 @@ def test_anchors_are_written_out(tmp_path):
 
 
 def test_the_trace_of_the_demo_is_the_one_in_the_summary():
-    assert recommended().traffic.mean_rps == bundled_day().mean_rps
+    assert recommended(trace=load_trace(BUNDLED_DAY)).traffic.mean_rps == bundled_day().mean_rps
