@@ -16,13 +16,14 @@ from types import FrameType
 from typing import Any
 
 from tools.artifacts import write_file
-from tools.bench import INTERRUPTED, Bench, BenchLimits, reason
+from tools.bench import Bench, BenchLimits
 from tools.contracts import Evidence, WorkloadInfo
 from tools.errors import InfertuneError, SpecError, StorageError, WorkloadError
 from tools.evidence import EvidenceStore
 from tools.hardware import detect, library_versions
 from tools.journal import Journal
 from tools.observer import Observer
+from tools.outcomes import reason
 from tools.report.format import objective as format_objective
 from tools.result import SessionResult
 from tools.runtimes import availabilities
@@ -247,20 +248,21 @@ def run_or_raise(
         WorkloadError: it did not come back; the message is that of the task's own error.
         InterruptedSessionError: Ctrl-C.
     """
-    with _cancel_on_ctrl_c(worker):
+    with _leave_on_ctrl_c(worker):
         outcome = worker.run(task, arguments, label=label, limit_s=limit_s, on_event=observer.event)
     if isinstance(outcome, Returned):
         return outcome.value
-    if getattr(outcome, "reason", None) == INTERRUPTED:
-        raise InterruptedSessionError("interrupted before anything was measured.")
     text = getattr(outcome, "reason", None) or reason(outcome)
     raise WorkloadError(str(text))
 
 
 @contextlib.contextmanager
-def _cancel_on_ctrl_c(worker: Worker) -> Iterator[None]:
+def _leave_on_ctrl_c(worker: Worker) -> Iterator[None]:
+    """Ctrl-C ends everything at once, even while the worker still imports its libraries: there is nothing to keep."""
+
     def handle(_number: int, _frame: FrameType | None) -> None:
         worker.cancel()
+        raise InterruptedSessionError("interrupted before anything was measured.")
 
     previous = signal.signal(signal.SIGINT, handle)
     try:

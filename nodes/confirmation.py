@@ -8,8 +8,8 @@ from langgraph.runtime import Runtime
 
 from nodes.context import Context, Proposal, TuningState, decision_id
 from nodes.evaluation import baseline_trial
-from tools.bench import describe
 from tools.contracts import Decision, EvidenceKind, Option, Recipe
+from tools.outcomes import describe
 from tools.selection import Configured, cheapest, configurations, held, p99_is_bounded
 
 

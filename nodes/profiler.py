@@ -7,8 +7,8 @@ from typing import Any
 from langgraph.runtime import Runtime
 
 from nodes.context import Context, TuningState, decision_id
-from tools.bench import describe
 from tools.contracts import Decision, Option
+from tools.outcomes import describe
 
 
 def profiler(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any]:

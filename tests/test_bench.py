@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tools.bench import Bench, BenchLimits, describe, trial_result
+from tools.bench import Bench, BenchLimits
+from tools.outcomes import describe, trial_result
 from tools.contracts import Failed, Measured, Precision, Recipe, Step, TimedOut, Unstable, WorkloadInfo
 from tools.evidence import EvidenceStore
 from tools.hardware import detect, library_versions

@@ -231,6 +231,7 @@ def test_the_recommended_hpa_lies_beside_the_one_in_use_which_is_left_alone(full
     assert 1 <= scaling.replicas_p95 <= scaling.replicas_peak <= scaling.max_replicas
 
 
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # MLflow's own query
 def test_mlflow_has_the_session_each_trial_and_a_champion_that_predicts(full):
     import mlflow
 
@@ -244,7 +245,7 @@ def test_mlflow_has_the_session_each_trial_and_a_champion_that_predicts(full):
     children = client.search_runs([run.info.experiment_id], f"tags.mlflow.parentRunId = '{reference.run_id}'")
     assert sorted(r.data.params["recipe"] for r in children) == sorted(t.recipe for t in full.result.trials)
     champion = client.get_model_version_by_alias("small", "champion")
-    assert champion.version == reference.model_version
+    assert str(champion.version) == reference.model_version
     mlflow.set_tracking_uri(reference.tracking_uri)
     model = mlflow.pyfunc.load_model("models:/small@champion")
     answer = model.predict(np.zeros((2, 3, 16, 16), np.float32))

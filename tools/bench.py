@@ -13,13 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from tools.contracts import (
     PROTOCOL_VERSION,
     ArtifactRef,
     BuildResult,
-    ComparisonResult,
     Evidence,
     EvidenceKind,
     Failed,
@@ -27,7 +24,6 @@ from tools.contracts import (
     Measured,
     Outcome,
     Recipe,
-    Result,
     Step,
     TrialResult,
     Unstable,
@@ -36,15 +32,12 @@ from tools.contracts import (
 )
 from tools.evidence import EvidenceStore
 from tools.observer import Observer
-from tools.report import format as fmt
+from tools.outcomes import describe, from_task, is_lasting, trial_result
 from tools.runtimes import get_runtime
 from tools.transforms import check_order
 from tools.worker import Returned, TaskOutcome, Worker
 
 INTERRUPTED = "interrupted"
-_RESULT: TypeAdapter[Result] = TypeAdapter(Result)
-_OF_THE_DAY = frozenset({"StorageError", "OSError", "PermissionError", "FileNotFoundError", "ConnectionError"})
-"""Failures that say something about the machine's state, and nothing about the candidate."""
 
 
 @dataclass(frozen=True)
@@ -307,7 +300,7 @@ class Bench:
         self.observer.started(f"{kind.value}: {headline}")
         outcome: Outcome = Failed(stage="starting", reason=INTERRUPTED)
         if not self.stopped:
-            outcome = _as_outcome(run(identity))
+            outcome = from_task(run(identity))
         evidence = Evidence(
             id=identity,
             kind=kind,
@@ -347,7 +340,7 @@ class Bench:
     def _stored(self, identity: str) -> Evidence | None:
         """Evidence of an earlier session, if it still stands: its files are there, and its outcome says something."""
         found = self.store.get(identity)
-        if found is None or not _lasting(found.outcome):
+        if found is None or not is_lasting(found.outcome):
             return None
         match found.outcome:
             case Measured(result=BuildResult(artifact=artifact)):
@@ -374,71 +367,3 @@ class Bench:
         finally:
             self._current = None
             self.spent_s += time.perf_counter() - started
-
-
-def _lasting(outcome: Outcome) -> bool:
-    """Whether an outcome answers for later sessions too: noise, time-outs and kills may differ on a quieter day."""
-    match outcome:
-        case Measured():
-            return True
-        case Failed(kind=kind):
-            return kind not in _OF_THE_DAY
-        case _:
-            return False
-
-
-def trial_result(evidence: Evidence | None) -> TrialResult | None:
-    """Return what a trial or a sweep measured, or None when it did not get that far."""
-    match evidence:
-        case Evidence(outcome=Measured(result=TrialResult() as result) | Unstable(result=TrialResult() as result)):
-            return result
-    return None
-
-
-def describe(evidence: Evidence) -> str:
-    """Return one line about an outcome, for a person."""
-    match evidence.outcome:
-        case Measured(result=TrialResult() as r) | Unstable(result=TrialResult() as r):
-            last = r.points[-1]
-            p50, rate = fmt.ms(last.latency_ms.p50.value), fmt.rate(last.throughput_rps.value)
-            text = f"batch {last.batch_size}: p50 {p50}, {rate}"
-            if r.accuracy is None:
-                return text
-            return f"{text}, {fmt.accuracy(r.accuracy.value.value, r.accuracy.metric)}"
-        case Measured(result=BuildResult(artifact=artifact)):
-            return f"{artifact.format.value}, {fmt.mb(artifact.size_mb)}"
-        case Measured(result=ComparisonResult() as c):
-            return f"p50 {fmt.ratio(c.p50)}, throughput {fmt.ratio(c.throughput)}"
-        case Measured():
-            return "done"
-        case outcome:
-            return reason(outcome)
-
-
-def reason(outcome: Outcome) -> str:
-    """Return why an outcome is not a measurement, as a sentence; empty for one that is."""
-    match outcome.outcome:
-        case "measured":
-            return ""
-        case "failed":
-            return f"failed while {outcome.stage}: {outcome.reason}"
-        case "timed_out":
-            return f"killed after {outcome.limit_s:.0f} s while {outcome.stage}"
-        case "out_of_memory":
-            return f"ran out of memory while {outcome.stage}"
-        case "crashed":
-            return f"crashed ({outcome.signal}) while {outcome.stage}"
-        case _:
-            return outcome.reason
-
-
-def _as_outcome(outcome: TaskOutcome) -> Outcome:
-    if not isinstance(outcome, Returned):
-        return outcome
-    result = _RESULT.validate_python(outcome.value)
-    if isinstance(result, TrialResult) and result.points and not result.points[0].stable:
-        return Unstable(
-            result=result,
-            reason=f"the median at batch {result.points[0].batch_size} did not settle within its time",
-        )
-    return Measured(result=result)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tools.bench import reason
 from tools.contracts import Gate, ModelFormat
 from tools.measure.statistics import P99_MIN_SAMPLES
+from tools.outcomes import reason
 from tools.selection import Configured, p99_is_bounded, worst_latency_ms
 from tools.view import SessionView, Tried
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from tools.bench import reason, trial_result
 from tools.contracts import (
     Accuracy,
     ArtifactRef,
@@ -22,6 +21,7 @@ from tools.contracts import (
     Recipe,
     WorkloadInfo,
 )
+from tools.outcomes import reason, trial_result
 from tools.spec import TuningSpec
 
 

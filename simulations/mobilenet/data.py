@@ -39,7 +39,7 @@ def training() -> Iterator[Batch]:
 
 
 def _items() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Return all images, (1797, 3, 64, 64) in -1 to 1, and their labels, (1797,), in an order that is always the same."""
+    """Return all images, (1797, 3, 64, 64) in -1 to 1, and their labels, in an order that is always the same."""
     digits: Any = load_digits()
     order = np.random.default_rng(0).permutation(len(digits.images))
     grey = digits.images[order].astype(np.float32) / 8 - 1  # pixels are 0 to 16

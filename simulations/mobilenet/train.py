@@ -1,7 +1,7 @@
 """Train the model, and write `weights.safetensors` and `model.onnx` beside the specs.
 
 Run it once from a checkout: `python -m simulations.mobilenet.train [folder]`. It takes half a minute on two cores, and
-nothing where both files are there already. For a model of your own you have a training already: only its output counts.
+nothing where both files are there already. For a model of your own you have trained already: only the files count.
 """
 
 import sys
@@ -29,12 +29,12 @@ def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
     weights, onnx = folder / "weights.safetensors", folder / "model.onnx"
     if weights.is_file() and onnx.is_file():
-        print(f"{weights} and {onnx} are there already.")
+        say(f"{weights} and {onnx} are there already.")
         return
     model = train()
     write_aside(weights, lambda path: save_file(model.state_dict(), path))
     write_aside(onnx, lambda path: export(model, path))
-    print(f"Wrote {weights} and {onnx}.")
+    say(f"Wrote {weights} and {onnx}.")
 
 
 def train() -> torch.nn.Module:
@@ -53,14 +53,14 @@ def train() -> torch.nn.Module:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=EPOCHS * steps)
     for epoch in range(1, EPOCHS + 1):
         total = 0.0
-        for chosen in torch.randperm(len(images)).split(BATCH)[:steps]:
+        for chosen in torch.randperm(len(images))[: steps * BATCH].view(steps, BATCH):
             loss = torch.nn.functional.cross_entropy(model(images[chosen]), labels[chosen])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             total += loss.item()
-        print(f"epoch {epoch} of {EPOCHS}: loss {total / steps:.3f}")
+        say(f"epoch {epoch} of {EPOCHS}: loss {total / steps:.3f}")
     return model.to(memory_format=torch.contiguous_format).eval()
 
 
@@ -78,6 +78,12 @@ def export(model: torch.nn.Module, path: Path) -> None:
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         verbose=False,
     )
+
+
+def say(sentence: str) -> None:
+    """Write a line to standard output."""
+    sys.stdout.write(f"{sentence}\n")
+    sys.stdout.flush()
 
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:

@@ -16,7 +16,8 @@ def with_targets():
 
 
 def without_targets():
-    yield from _batches()
+    for inputs in _batches():
+        yield inputs, None
 
 
 def _batches():
