@@ -6,11 +6,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from agent.session import check_files, run_or_raise
+from agent.session import read_spec, run_or_raise
+from tools.contracts import TensorSpec
 from tools.observer import Silent
-from tools.spec import load_spec
 from tools.worker import TORCH_MODULES, Worker
-from tools.workloads.bundled import BUNDLED
 
 LIMIT_S = 300.0
 
@@ -21,10 +20,8 @@ def check_spec(target: str, home: Path) -> Iterator[str]:
     Raises:
         InfertuneError: at the first thing that is not.
     """
-    path = BUNDLED.get(target, Path(target))
-    spec = load_spec(path)
-    yield f"{path}: valid"
-    check_files(spec)
+    spec = read_spec(target)
+    yield f"{target}: valid"
     if spec.traffic is not None and spec.traffic.trace is not None:
         yield f"traffic: {spec.traffic.trace}"
     if spec.hpa is not None:
@@ -38,6 +35,13 @@ def check_spec(target: str, home: Path) -> Iterator[str]:
             limit_s=LIMIT_S,
             observer=Silent(),
         )
-    for name, value in facts.items():
-        yield f"{name}: {value}"
+    yield f"model: {facts['format']} {facts['precision']}, {facts['parameters']:,} parameters"
+    for kind in ("inputs", "outputs"):
+        yield f"{kind}: {', '.join(_tensor(TensorSpec.model_validate(tensor)) for tensor in facts[kind])}"
+    yield f"{spec.workload.metric}: {facts['metric']:.4g} on the first {facts['items_seen']} items"
+    yield from facts["notes"]
     yield "The model ran on one batch. Next: infertune optimize " + target
+
+
+def _tensor(spec: TensorSpec) -> str:
+    return f"{spec.name} {spec.dtype} {('batch', *spec.shape)}".replace("'", "")

@@ -29,6 +29,7 @@ from tools.result import SessionResult
 from tools.runtimes import availabilities
 from tools.spec import TuningSpec, load_spec
 from tools.worker import LIGHT_MODULES, TORCH_MODULES, Returned, Worker
+from tools.workloads.bundled import BUNDLED, bundled_spec
 
 RECURSION_LIMIT = 100
 """Steps of the graph: an optimization takes about a dozen."""
@@ -70,6 +71,7 @@ def optimize(target: str, options: Options, observer: Observer, started: float |
     from tools.tracking.store import default_tracking_uri
 
     started = time.monotonic() if started is None else started
+    spec = read_spec(target)  # before anything is written: a typo leaves no trace in the home directory
     hardware = detect()
     created = dt.datetime.now(dt.UTC)
     session = f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -79,8 +81,9 @@ def optimize(target: str, options: Options, observer: Observer, started: float |
     journal = Journal(session_dir / "journal.jsonl")
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(options.home / "cache" / "inductor"))
     with Worker(TORCH_MODULES, logs) as torch_worker, Worker(LIGHT_MODULES, logs) as light_worker:
-        spec, training_s = _spec(target, options, torch_worker, observer, session_dir)
-        check_files(spec)
+        training_s = 0.0
+        if target in BUNDLED:
+            spec, training_s = _prepare(target, options, torch_worker, observer, session_dir)
         if options.time_budget_s is not None:
             budget = spec.budget.model_copy(update={"time_s": options.time_budget_s})
             spec = spec.model_copy(update={"budget": budget})
@@ -162,6 +165,20 @@ def _run_graph(context_arguments: dict[str, Any], home: Path, session: str) -> s
     return str(state["result"])
 
 
+def read_spec(target: str) -> TuningSpec:
+    """Load the spec of a file or of a bundled workload, and the traffic and HPA files that it names.
+
+    Raises:
+        SpecError: there is no such thing, or one of the files cannot be used.
+    """
+    path = BUNDLED.get(target, Path(target))
+    if not path.exists() and path.suffix not in (".yaml", ".yml"):
+        raise SpecError(f"there is no file and no bundled workload {target!r}.", fix=f"Bundled: {', '.join(BUNDLED)}.")
+    spec = load_spec(path)
+    check_files(spec)
+    return spec
+
+
 def check_files(spec: TuningSpec) -> None:
     """Read the traffic and the HPA now: a typo there should not cost an hour of trials first.
 
@@ -177,19 +194,10 @@ def check_files(spec: TuningSpec) -> None:
         read_hpa(Path(spec.hpa.file))
 
 
-def _spec(
+def _prepare(
     target: str, options: Options, worker: Worker, observer: Observer, session_dir: Path
 ) -> tuple[TuningSpec, float]:
-    """Return the spec, and for a bundled workload the seconds that its training took."""
-    from tools.workloads.bundled import BUNDLED, bundled_spec
-
-    if target not in BUNDLED:
-        path = Path(target)
-        if not path.exists() and path.suffix not in (".yaml", ".yml"):
-            raise SpecError(
-                f"there is no file and no bundled workload {target!r}.", fix=f"Bundled: {', '.join(BUNDLED)}."
-            )
-        return load_spec(path), 0.0
+    """Return the spec of a bundled workload with its weights in it, and the seconds that their training took."""
     started = time.monotonic()
     what = f"prepare {target}"
     observer.started(what, detail="training it, unless that was done before")

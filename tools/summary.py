@@ -252,7 +252,8 @@ def _sentence(
         )
     )
     if view.baseline is not None and best.tried.recipe == view.baseline.recipe:
-        gain = " Nothing that was tried beats the model as given beyond the noise."
+        others = len(view.tried) > 1
+        gain = " Nothing that was tried beats the model as given beyond the noise." if others else ""
     match verdict:
         case Verdict.MET:
             return f"{best.name} keeps every promise.{gain}"
