@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from nodes.context import Proposal
-from tools.contracts import EvidenceKind, ModelFormat, Option, Precision, Recipe, Step
+from tools.contracts import ModelFormat, Option, Precision, Recipe, Step
 from tools.hardware import has_bf16_kernels, has_fp16_kernels, has_int8_kernels
-from tools.selection import breaches, configurations, final_choice
+from tools.selection import breaches, configurations, figure, final_choice, is_baseline, rivals
 from tools.view import SessionView, Tried
 
 POLICY_VERSION = "1"
@@ -44,45 +44,32 @@ class DefaultPolicy:
                 if proposal is not None:
                     return proposal
         winner, _ = final_choice(view)
-        if winner is not None and winner.tried.recipe != baseline.recipe:
-            recipe = winner.tried.recipe
-            if not _was_compared(view, recipe, winner.point.batch_size):
-                return Proposal(
-                    node="confirmation",
-                    recipes=(recipe,),
-                    reason=f"{winner.name} leads; it is now timed in turn with the baseline",
-                )
+        if winner is not None and not is_baseline(view, winner) and rivals(view, winner):
+            return Proposal(
+                node="confirmation",
+                recipes=(winner.tried.recipe,),
+                reason=f"{winner.name} leads; it is now timed in turn with what it must beat",
+            )
         why = (
             f"{BUDGET_SHARE:.0%} of the time budget is used" if out_of_time else "no experiment is left that could win"
         )
         return Proposal(node="scaling_recommendation", reason=why)
 
 
-def _was_compared(view: SessionView, recipe: Recipe, batch_size: int) -> bool:
-    """Whether the recipe was timed in turn with the baseline at this batch size, whatever became of it."""
-    return any(
-        e.recipe == recipe and e.parameters["candidate_batch"] == batch_size
-        for e in view.of_kind(EvidenceKind.COMPARISON)
-    )
-
-
 def _float_runtimes(view: SessionView) -> Proposal | None:
     """The same arithmetic on other runtimes: what any integer recipe will have to beat."""
     source = view.workload.source.format
     wanted = []
-    if source in _TORCH_FORMATS:
-        wanted += [
-            Recipe(runtime="torchscript", steps=(Step(transform="script"),)),
-            Recipe(runtime="compiled"),
-        ]
-    elif source is ModelFormat.TORCHSCRIPT:
-        wanted.append(Recipe(runtime="torchscript"))
     if source in _EXPORT:
         wanted += [
             Recipe(runtime="onnxruntime", steps=_EXPORT[source]),
             Recipe(runtime="onnxruntime-cuda", steps=_EXPORT[source]),
         ]
     wanted.append(Recipe(runtime="openvino", steps=_openvino_steps(view)))
+    if source in _TORCH_FORMATS:  # torch.compile last: it takes longest to make
+        wanted += [Recipe(runtime="torchscript", steps=(Step(transform="script"),)), Recipe(runtime="compiled")]
+    elif source is ModelFormat.TORCHSCRIPT:
+        wanted.append(Recipe(runtime="torchscript"))
     return _proposal(view, "runtime_evaluation", wanted, "a float runtime is the yardstick for everything else")
 
 
@@ -118,7 +105,7 @@ def _precisions(view: SessionView) -> Proposal | None:
                 precision=Precision.INT8_STATIC,
             ),
         ]
-    wanted.append(_nncf(view, "performance"))
+    wanted.append(_nncf(view))
     return _proposal(view, "quantization_evaluation", wanted, "lower precision moves fewer bytes", tuple(skipped))
 
 
@@ -137,7 +124,7 @@ def _half_precisions(view: SessionView) -> list[tuple[Precision, str | None]]:
 
 def _more_accurate(view: SessionView) -> Proposal | None:
     """Asymmetric activations, when the fastest INT8 recipe missed the accuracy budget."""
-    performance = view.tried.get(_nncf(view, "performance").digest)
+    performance = view.tried.get(_nncf(view).digest)
     if performance is None or performance.accuracy is None:
         return None
     if performance.accuracy.drop.value <= view.spec.objective.max_accuracy_drop:
@@ -173,11 +160,11 @@ def worth_sweeping(view: SessionView) -> list[Tried]:
     Accuracy, memory and size must be kept already; latency may still change with the batch, and so may be broken only
     if even the smallest batch breaks it.
     """
-    objective = view.spec.objective
+    objective, price = view.spec.objective, view.spec.hardware.price_per_hour_usd
     fitting = [
-        c.tried for c in configurations(view.ran) if c.point.batch_size == view.low_batch and not breaches(c, objective)
+        c for c in configurations(view.ran) if c.point.batch_size == view.low_batch and not breaches(c, objective)
     ]
-    ordered = sorted(fitting, key=lambda t: t.first_point.latency_ms.p50.value)
+    ordered = [c.tried for c in sorted(fitting, key=lambda c: figure(c, objective, price).value)]
     floats = [t for t in ordered if t.recipe.precision.is_float]
     chosen = ordered[:1] + [t for t in floats[:1] if t not in ordered[:1]] + list(ordered[1:])
     unique = list({t.recipe.digest: t for t in chosen}.values())
@@ -198,10 +185,10 @@ def _openvino_steps(view: SessionView) -> tuple[Step, ...]:
     return (*export, _TO_OPENVINO)
 
 
-def _nncf(view: SessionView, preset: str) -> Recipe:
+def _nncf(view: SessionView, preset: str | None = None) -> Recipe:
     return Recipe(
         runtime="openvino",
-        steps=(*_openvino_steps(view), Step(transform="quantize-nncf", settings={"preset": preset})),
+        steps=(*_openvino_steps(view), Step(transform="quantize-nncf", settings={"preset": preset} if preset else {})),
         precision=Precision.INT8_STATIC,
     )
 

@@ -151,17 +151,20 @@ def _run_graph(context_arguments: dict[str, Any], home: Path, session: str) -> s
     bench.on_evidence = keep
     path = home / "checkpoints.db"
     try:
-        connection = sqlite3.connect(path, check_same_thread=False, timeout=30)
-    except sqlite3.Error as error:
-        raise StorageError(f"cannot be opened ({error}).", where=str(path)) from None
-    with contextlib.closing(connection):
-        graph = build_graph().compile(checkpointer=SqliteSaver(connection))
-        state = graph.invoke(
-            {"schema_version": STATE_VERSION, "session": session},
-            {"configurable": {"thread_id": session}, "recursion_limit": RECURSION_LIMIT},
-            context=context,
-            durability="sync",
-        )
+        with contextlib.closing(sqlite3.connect(path, check_same_thread=False, timeout=30)) as connection:
+            graph = build_graph().compile(checkpointer=SqliteSaver(connection))
+            state = graph.invoke(
+                {"schema_version": STATE_VERSION, "session": session},
+                {"configurable": {"thread_id": session}, "recursion_limit": RECURSION_LIMIT},
+                context=context,
+                durability="sync",
+            )
+    except sqlite3.Error as error:  # nodes turn their own database errors into StorageError: this is the checkpointer's
+        raise StorageError(
+            f"the checkpoints cannot be used ({error}).",
+            where=str(path),
+            fix="Free some space, move the file away, or point INFERTUNE_HOME to a folder that you can write.",
+        ) from error
     return str(state["result"])
 
 

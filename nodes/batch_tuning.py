@@ -16,6 +16,8 @@ def batch_tuning(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any
     context = runtime.context
     proposal = Proposal.model_validate(state["proposal"])
     for recipe in proposal.recipes:
+        if context.elapsed_s > context.spec.budget.time_s:
+            break
         context.bench.sweep(recipe, proposal.batch_sizes)
     view = context.view()
     objective, price = view.spec.objective, view.spec.hardware.price_per_hour_usd

@@ -1,4 +1,4 @@
-"""Does the leader hold, side by side with the baseline and under unusual inputs?"""
+"""Does the leader hold, side by side with what it must beat and under unusual inputs?"""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 from langgraph.runtime import Runtime
 
 from nodes.context import Context, Proposal, TuningState, decision_id
-from nodes.evaluation import baseline_trial
-from tools.contracts import Decision, EvidenceKind, Option, Recipe
-from tools.outcomes import describe
-from tools.selection import Configured, cheapest, configurations, held, p99_is_bounded
+from tools.contracts import Decision, Evidence, EvidenceKind, Option, Recipe
+from tools.outcomes import describe, trial_result
+from tools.selection import Configured, cheapest, configurations, held, p99_is_bounded, rivals
+from tools.view import SessionView
 
 
 def confirmation(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any]:
-    """Time baseline and leader in turn, then feed the leader edge cases.
+    """Time the leader in turn with its rivals, then feed it edge cases.
 
     A slow model may have too few samples for a bounded p99 from the sweep: then it is first measured for longer, and
     may turn out to break the SLO after all.
@@ -39,23 +39,33 @@ def confirmation(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any
             )
             return {"decisions": [context.record(decision)]}
     view = context.view()
-    tried = winner.tried
-    trial = next(e for e in view.of_kind(EvidenceKind.TRIAL) if e.recipe == recipe)
-    compared = context.bench.compare(
-        baseline_trial(context), trial, batch_size=winner.point.batch_size, low_batch=view.low_batch
-    )
-    edges = context.bench.edge_cases(trial, sorted({min(tried.points), max(tried.points)}))
-    holds = held(context.view(), recipe)
+    trial = _trial(view, winner)
+    facing = rivals(view, winner)
+    compared = [
+        context.bench.compare(_trial(view, rival), rival.point.batch_size, trial, winner.point.batch_size)
+        for rival in facing
+    ]
+    edges = context.bench.edge_cases(trial, sorted({min(winner.tried.points), max(winner.tried.points)}))
+    options = [
+        Option(name=f"against {rival.name}", evidence=(evidence.id,), facts={"seen": describe(evidence)})
+        for rival, evidence in zip(facing, compared, strict=True)
+    ]
+    options.append(Option(name="under unusual inputs", evidence=(edges.id,), facts={"seen": describe(edges)}))
     decision = Decision(
         id=decision_id(state),
         node="confirmation",
-        question="Does it hold, timed in turn with the baseline?",
-        options=(Option(name=winner.name, evidence=(compared.id, edges.id)),),
-        chosen=winner.name if holds else None,
-        rule="the whole 95 % interval of the ratio to the baseline lies above 1",
-        reason=describe(compared),
+        question="Does it hold, timed in turn with what it must beat?",
+        options=tuple(options),
+        chosen=winner.name if held(context.view(), winner) else None,
+        rule="the whole 95 % interval of every ratio lies above 1; for the objective size, speed decides nothing",
+        reason="; ".join(f"{describe(e)} against {r.name}" for r, e in zip(facing, compared, strict=True)),
     )
     return {"decisions": [context.record(decision)]}
+
+
+def _trial(view: SessionView, configured: Configured) -> Evidence:
+    recipe = configured.tried.recipe
+    return next(e for e in view.of_kind(EvidenceKind.TRIAL) if e.recipe == recipe and trial_result(e) is not None)
 
 
 def _leader(context: Context, recipe: Recipe) -> Configured | None:

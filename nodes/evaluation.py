@@ -11,9 +11,9 @@ from tools.view import Tried
 
 
 def try_all(context: Context, proposal: Proposal) -> None:
-    """Measure each proposed recipe; whatever becomes of it is evidence."""
+    """Measure each proposed recipe while there is time; whatever becomes of it is evidence."""
     for recipe in proposal.recipes:
-        if context.bench.stopped:
+        if context.bench.stopped or context.elapsed_s > context.spec.budget.time_s:
             return
         context.bench.trial(recipe, reference=baseline_trial(context), batch_size=context.view().low_batch)
 

@@ -7,7 +7,7 @@ from typing import Any
 from langgraph.runtime import Runtime
 
 from nodes.context import Context, TuningState, decision_id
-from tools.contracts import Decision, Option
+from tools.contracts import Decision, Option, Unstable
 from tools.outcomes import describe
 
 
@@ -16,6 +16,8 @@ def profiler(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any]:
     context = runtime.context
     recipe = context.policy.baseline(context.view())
     trial = context.bench.trial(recipe, reference=None, batch_size=context.view().low_batch)
+    if isinstance(trial.outcome, Unstable):  # everything is compared with it, so it is worth a second look
+        trial = context.bench.trial(recipe, reference=None, batch_size=context.view().low_batch, attempt=2)
     evidence = [trial.id]
     reason = f"the model as given ran: {describe(trial)}"
     view = context.view()

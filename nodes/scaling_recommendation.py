@@ -8,11 +8,12 @@ from typing import Any
 from langgraph.runtime import Runtime
 
 from nodes.context import Context, TuningState, decision_id
-from tools.contracts import Decision, Option
+from tools.contracts import Decision, Interval, Option
 from tools.scaling.hpa import write_recommendation
 from tools.scaling.recommend import recommend
-from tools.selection import final_choice
+from tools.selection import Configured, final_choice, is_baseline
 from tools.traffic import Trace, constant, load_trace
+from tools.view import SessionView
 
 
 def scaling_recommendation(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def scaling_recommendation(state: TuningState, runtime: Runtime[Context]) -> dic
         p99_ms=best.point.latency_ms.p99.value,
         slo_ms=context.spec.objective.p99_ms,
         price_per_hour_usd=context.spec.hardware.price_per_hour_usd,
-        baseline_capacity=baseline.first_point.throughput_rps if baseline.recipe != best.tried.recipe else None,
+        baseline_capacity=_baseline_capacity(view, best),
     )
     summary = write_recommendation(
         summary,
@@ -76,6 +77,20 @@ def scaling_recommendation(state: TuningState, runtime: Runtime[Context]) -> dic
         reason=summary.sentence.rstrip("."),
     )
     return {"scaling": summary.model_dump(mode="json"), "decisions": [context.record(decision)]}
+
+
+def _baseline_capacity(view: SessionView, best: Configured) -> Interval | None:
+    """Return the capacity of a replica of the model as given; None when that is what is recommended.
+
+    Where both were timed in turn it follows from the ratio: the baseline's own trial may have had a bad moment.
+    """
+    assert view.baseline is not None
+    if is_baseline(view, best):
+        return None
+    compared = view.against_baseline(best.tried.recipe, best.point.batch_size)
+    if compared is None:
+        return view.baseline.first_point.throughput_rps
+    return compared[1].throughput.inverse(best.point.throughput_rps.value)
 
 
 def _trace(context: Context) -> Trace:

@@ -61,6 +61,11 @@ def with_traffic(folder):
     return {"traffic": {"trace": "traffic.csv"}, "hpa": {"file": "hpa.yaml"}}
 
 
+def names_in(folder):
+    """Return the names of everything in a folder, in order."""
+    return sorted(path.name for path in folder.iterdir())
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a command said."""

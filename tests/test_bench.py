@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from tools.bench import Bench, BenchLimits
-from tools.outcomes import describe, trial_result
 from tools.contracts import Failed, Measured, Precision, Recipe, Step, TimedOut, Unstable, WorkloadInfo
 from tools.evidence import EvidenceStore
 from tools.hardware import detect, library_versions
 from tools.observer import Silent
+from tools.outcomes import describe, trial_result
 from tools.spec import WorkloadSpec
 from tools.worker import LIGHT_MODULES, TORCH_MODULES, Returned, Worker
 
@@ -37,7 +37,7 @@ RECIPES = [
     Recipe(runtime="onnxruntime", steps=(EXPORT, Step(transform="quantize-static")), precision=Precision.INT8_STATIC),
     Recipe(
         runtime="openvino",
-        steps=(EXPORT, CONVERT, Step(transform="quantize-nncf", settings={"preset": "performance"})),
+        steps=(EXPORT, CONVERT, Step(transform="quantize-nncf")),
         precision=Precision.INT8_STATIC,
     ),
 ]
@@ -174,7 +174,7 @@ def test_a_replica_without_torch_is_measured_without_torch(bench, baseline):
 
 def test_sides_are_compared_in_turn(bench, baseline):
     candidate = bench.trial(RECIPES[2], reference=baseline)
-    evidence = bench.compare(baseline, candidate, batch_size=4)
+    evidence = bench.compare(baseline, 1, candidate, 4)
     assert isinstance(evidence.outcome, Measured)
     ratio = evidence.outcome.result
     assert ratio.rounds == 4

@@ -6,13 +6,12 @@ import resource
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 import yaml
 from quick_cli import quicken
 from sample_result import sample_result
-from session_support import HPA, QUICK_CLI, TRAFFIC, USER_CODE, Commands, write_spec
+from session_support import HPA, QUICK_CLI, TRAFFIC, Commands, names_in, write_spec
 
 from tools.spec import TuningSpec
 
@@ -79,8 +78,10 @@ def test_init_writes_a_spec_and_its_schema_and_overwrites_nothing(infertune, tmp
     assert infertune("init").exit_code == 0
     spec = TuningSpec.model_validate(yaml.safe_load((tmp_path / "tuning.yaml").read_text()))
     assert spec.objective.p99_ms == 50
-    assert json.loads((tmp_path / "tuning.schema.json").read_text())["properties"].keys() == type(spec).model_fields.keys()
-    assert sorted(os.listdir(tmp_path)) == ["tuning.schema.json", "tuning.yaml"]
+    assert (
+        json.loads((tmp_path / "tuning.schema.json").read_text())["properties"].keys() == type(spec).model_fields.keys()
+    )
+    assert names_in(tmp_path) == ["tuning.schema.json", "tuning.yaml"]
     (tmp_path / "tuning.yaml").write_text("mine")
     refused(infertune("init"), "tuning.yaml: is there already", "--force")
     assert (tmp_path / "tuning.yaml").read_text() == "mine"
@@ -99,7 +100,7 @@ def test_check_says_what_it_found_and_writes_nothing(infertune, tmp_path):
     write_spec(tmp_path, traffic={"trace": "traffic.csv"}, hpa={"file": "hpa.yaml"})
     (tmp_path / "traffic.csv").write_text(TRAFFIC)
     (tmp_path / "hpa.yaml").write_text(HPA)
-    before = sorted(os.listdir(tmp_path))
+    before = names_in(tmp_path)
     answer = infertune("check", "tuning.yaml", "--home", "home")
     assert (answer.exit_code, answer.err) == (0, "")
     lines = answer.out.splitlines()
@@ -109,7 +110,7 @@ def test_check_says_what_it_found_and_writes_nothing(infertune, tmp_path):
     assert "outputs: output_0 float32 (batch, 5)" in lines
     assert "top1: 1 on the first 16 items" in lines
     assert lines[-1] == "The model ran on one batch. Next: infertune optimize tuning.yaml"
-    assert sorted(os.listdir(tmp_path)) == before
+    assert names_in(tmp_path) == before
 
 
 def test_graph_is_drawn_with_every_node(infertune):
@@ -226,7 +227,7 @@ def test_a_spec_that_cannot_be_used_is_refused_by_its_field(infertune, tmp_path,
         ("list.yaml", ["list.yaml: must be a mapping"]),
         ("empty.yaml", ["empty.yaml: must be a mapping"]),
         ("binary.yaml", ["binary.yaml: cannot be read"]),
-        (".", [".", "no file"]),
+        (".", [".: cannot be read", "directory"]),
         ("folder.yaml", ["folder.yaml: cannot be read"]),
     ],
 )
@@ -273,7 +274,7 @@ def bad_output(body):
         (bad_output("x.sum(1)"), {}, ["top1 needs outputs of shape (n, classes)"]),
         (bad_output("x[:, :3] / 0 * 0"), {}, ["NaN or infinity in `output_0`"]),
         (USER.replace("range(3)", "range(0)"), {}, ["user.py:data", "no items"]),
-        (USER.replace("(8, 4)", "(8, 5)"), {}, ["user.py", "(5,)", "8 items"]),
+        (USER.replace("(8, 4)", "(8, 5)"), {}, ["user.py", "cannot be multiplied", "input_0 float32 (5,)"]),
         (USER.replace("np.zeros(8", "np.zeros(7"), {}, ["user.py:data", "8", "7"]),
         (USER, {"model": {"onnx": "cut.onnx"}}, ["cut.onnx", "damaged"]),
         (USER, {"model": {**MODEL, "weights": "pickle.pt"}}, ["pickle.pt", "refused"]),
@@ -330,14 +331,21 @@ def test_a_home_that_cannot_be_written_is_named(infertune, monkeypatch, tmp_path
     assert "Traceback" not in listed.err
 
 
-def test_a_full_disk_is_named_and_leaves_no_half_written_artifact(tmp_path):
-    """No file may grow beyond 256 kB: the model's weights do not fit, as on a full disk."""
-    (tmp_path / "user.py").write_text(USER.replace("Linear(4, 3)", "Sequential(torch.nn.Linear(4, 50000), torch.nn.Linear(50000, 3))"))
+@pytest.mark.parametrize("database", ["evidence.db", "checkpoints.db"])
+def test_a_damaged_database_is_named(infertune, tmp_path, database):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / database).write_text("no database, whatever its name says" * 100)
+    write_spec(tmp_path)
+    refused(infertune("optimize", "tuning.yaml", "--home", "home", "--output", "json"), database, "not a database")
+
+
+@pytest.mark.parametrize(("classes", "items", "place"), [(50_000, 8, "artifacts"), (3, 20_000, "data")])
+def test_a_full_disk_is_named_and_leaves_no_half_written_artifact(tmp_path, classes, items, place):
+    """No file may grow beyond 256 kB, so the weights or the data do not fit, as on a full disk."""
+    (tmp_path / "user.py").write_text(
+        USER.replace("Linear(4, 3)", f"Linear(4, {classes})").replace("(8", f"({items}").replace("8,", f"{items},")
+    )
     write_spec(tmp_path, workload={"name": "big", "model": MODEL, "evaluation": DATA})
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (256_000, 256_000))
-
     done = subprocess.run(
         [sys.executable, QUICK_CLI, "optimize", "tuning.yaml", "--home", "home"],
         cwd=tmp_path,
@@ -345,14 +353,13 @@ def test_a_full_disk_is_named_and_leaves_no_half_written_artifact(tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=limit,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (256_000, 256_000)),
     )
-    assert done.returncode == 2
-    assert done.stderr.startswith("infertune: ")
-    assert "cannot be written" in done.stderr
+    assert done.returncode == 2, done
+    assert done.stderr.startswith(f"infertune: {tmp_path / 'home' / place}: cannot be written")
     assert "Free some space" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    assert list((tmp_path / "home" / "artifacts").iterdir()) == []
+    assert list((tmp_path / "home" / place).iterdir()) == []
 
 
 # --- output for programs ---------------------------------------------------------------------------------------

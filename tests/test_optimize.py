@@ -16,7 +16,7 @@ import psutil
 import pytest
 import torch
 from quick_cli import quicken
-from session_support import HPA, QUICK_CLI, USER_CODE, Commands, with_traffic, write_spec
+from session_support import HPA, QUICK_CLI, USER_CODE, Commands, names_in, with_traffic, write_spec
 
 from nodes import report
 from tools.evidence import EvidenceStore
@@ -105,7 +105,7 @@ def full(tmp_path_factory):
 
 def test_the_result_on_standard_output_is_the_file(full):
     assert json.loads(full.stdout) == json.loads((full.session_dir / "result.json").read_text())
-    assert sorted(os.listdir(full.home / "sessions")) == [full.result.session]
+    assert names_in(full.home / "sessions") == [full.result.session]
 
 
 def test_the_result_has_what_scripts_rely_on(full):
@@ -304,7 +304,7 @@ def test_a_promise_that_nothing_keeps_ends_with_the_closest_and_by_how_much_it_m
     assert result.scaling is None
     assert [(g.stage, g.name) for g in result.gates] == GATES
     assert not any(g.passed for g in result.gates if g.stage == "after optimizing")
-    assert sorted(os.listdir(tmp_path)) == ["hpa.yaml", "traffic.csv", "tuning.yaml"]
+    assert names_in(tmp_path) == ["hpa.yaml", "traffic.csv", "tuning.yaml"]
     assert result.mlflow.run_id is not None
 
 
@@ -458,7 +458,7 @@ def test_ctrl_c_while_loading_is_one_sentence(tmp_path, loaded):
         text=True,
         start_new_session=True,
     )
-    wait_until((lambda: (tmp_path / "building").exists()) if loaded else lambda: has_child(process))
+    wait_until((tmp_path / "building").exists if loaded else lambda: has_child(process))
     _, err, left = press_ctrl_c(process)
     assert process.returncode == 130
     assert err == "infertune: interrupted before anything was measured.\n"

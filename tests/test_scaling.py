@@ -119,7 +119,7 @@ def test_a_faster_replica_never_takes_a_larger_plan(trace, a, b):
 
 def test_the_quietest_hours_set_the_floor_of_a_large_service():
     trace = Trace(source="made", seconds=(0, 3600, 7200), rps=(1000, 5000, 2000))
-    assert plan_replicas(trace, 100).minimum == 10
+    assert plan_replicas(trace, 100).minimum == 11  # ten hold the quietest hour, one may be lost
 
 
 # --- queue target ---

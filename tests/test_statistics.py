@@ -82,6 +82,29 @@ def test_a_disturbance_of_whole_rounds_cancels_in_the_ratio():
     assert _width(ratio) < 0.2
 
 
+def test_one_disturbed_round_hardly_moves_the_ratio():
+    generator = np.random.default_rng(3)
+    baseline = [generator.normal(10, 0.1, 20) for _ in range(15)]
+    candidate = [generator.normal(2, 0.02, 20) for _ in range(15)]
+    calm = ratio_interval(baseline, candidate, statistic="mean")
+    baseline[4] = baseline[4] * 30
+    disturbed = ratio_interval(baseline, candidate, statistic="mean")
+    assert disturbed.value == pytest.approx(calm.value, rel=0.01)
+    assert disturbed.high < 1.05 * calm.high
+
+
+def test_ratio_intervals_cover_the_truth():
+    generator = np.random.default_rng(7)
+    covered = 0
+    for _ in range(300):
+        shared = generator.lognormal(0, 0.3, 15)
+        baseline = [generator.lognormal(1, 0.2, 20) * s for s in shared]
+        candidate = [generator.lognormal(0, 0.2, 20) * s for s in shared]
+        ratio = ratio_interval(baseline, candidate, statistic="median")
+        covered += ratio.low <= np.e <= ratio.high
+    assert covered / 300 >= 0.93
+
+
 def test_the_ratio_needs_as_many_rounds_on_both_sides():
     with pytest.raises(ValueError, match="rounds differ: 1 and 2"):
         ratio_interval([np.ones(3)], [np.ones(3)] * 2, statistic="mean")

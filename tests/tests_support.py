@@ -6,6 +6,7 @@ from tools.contracts import (
     Accuracy,
     ArtifactRef,
     BatchPoint,
+    ComparisonResult,
     Crashed,
     DatasetRef,
     Evidence,
@@ -113,17 +114,30 @@ def measured_trial(recipe, p50_ms, *, drop=0.0, batches=(1,)):
     )
 
 
+def compared(recipe, rival, ratio, *, batch=1, rival_batch=1):
+    """The recipe timed in turn with a rival: so many times its throughput."""
+    result = ComparisonResult(
+        baseline_batch=rival_batch,
+        candidate_batch=batch,
+        p50=_interval(ratio),
+        throughput=_interval(ratio),
+        rounds=15,
+    )
+    parameters = {"baseline": rival.digest, "baseline_batch": rival_batch, "candidate_batch": batch}
+    return _evidence(recipe, EvidenceKind.COMPARISON, Measured(result=result), parameters)
+
+
 def crashed(recipe):
     return _evidence(recipe, EvidenceKind.TRIAL, Crashed(stage="exporting", signal="SIGSEGV"))
 
 
-def _evidence(recipe, kind, outcome):
+def _evidence(recipe, kind, outcome, parameters=None):
     return Evidence(
         id=f"e{next(_numbers)}",
         kind=kind,
         workload="w",
         recipe=recipe,
-        parameters={},
+        parameters=parameters or {},
         hardware="h",
         versions={},
         outcome=outcome,

@@ -47,8 +47,8 @@ class BenchLimits:
     trial_s: float = 300.0
     screen_point_s: float = 6.0
     sweep_point_s: float = 8.0
-    comparison_rounds: int = 16
-    comparison_block_s: float = 0.15
+    comparison_rounds: int = 15
+    comparison_block_s: float = 0.1
 
 
 @dataclass
@@ -115,15 +115,16 @@ class Bench:
             headline="where the time goes",
         )
 
-    def trial(self, recipe: Recipe, *, reference: Evidence | None, batch_size: int = 1) -> Evidence:
+    def trial(self, recipe: Recipe, *, reference: Evidence | None, batch_size: int = 1, attempt: int = 1) -> Evidence:
         """Build a candidate and measure it at one batch size, with its accuracy on the held-out items.
 
         Args:
             recipe: the candidate.
             reference: the baseline's trial, to pair the accuracy with; None when this is the baseline.
             batch_size: usually 1.
+            attempt: counts up when a trial that turned out unstable is repeated.
         """
-        return self._measure(EvidenceKind.TRIAL, recipe, [batch_size], reference, with_accuracy=True)
+        return self._measure(EvidenceKind.TRIAL, recipe, [batch_size], reference, with_accuracy=True, attempt=attempt)
 
     def sweep(self, recipe: Recipe, batch_sizes: Sequence[int]) -> Evidence:
         """Measure a candidate at rising batch sizes; stops early where throughput no longer rises."""
@@ -135,10 +136,10 @@ class Bench:
             EvidenceKind.SWEEP, recipe, [batch_size], None, with_accuracy=False, point_s=self.limits.trial_s / 2
         )
 
-    def compare(self, baseline: Evidence, candidate: Evidence, *, batch_size: int, low_batch: int = 1) -> Evidence:
-        """Time baseline and candidate in turn. Both must have been measured."""
+    def compare(self, rival: Evidence, rival_batch: int, candidate: Evidence, candidate_batch: int) -> Evidence:
+        """Time a rival and a candidate in turn, each at its own batch size. Both must have been measured."""
         sides = {}
-        for name, evidence in (("baseline", baseline), ("candidate", candidate)):
+        for name, evidence in (("baseline", rival), ("candidate", candidate)):
             result = trial_result(evidence)
             assert result is not None, f"{name} was not measured"
             sides[name] = {
@@ -146,25 +147,25 @@ class Bench:
                 "recipe": evidence.recipe.model_dump(mode="json"),
             }
         parameters = {
-            "baseline": baseline.recipe.digest,
-            "baseline_batch": low_batch,
-            "candidate_batch": batch_size,
-            "candidate_low_batch": low_batch,
+            "baseline": rival.recipe.digest,
+            "baseline_batch": rival_batch,
+            "candidate_batch": candidate_batch,
+            "low_batch": self.workload.source.fixed_batch or 1,
             "threads": self.threads,
             "rounds": self.limits.comparison_rounds,
             "block_s": self.limits.comparison_block_s,
         }
         arguments = {
             "workload": self.workload.model_dump(mode="json"),
-            **sides,
             **{k: v for k, v in parameters.items() if k != "baseline"},
+            **sides,
         }
         return self._ask(
             EvidenceKind.COMPARISON,
             candidate.recipe,
             parameters,
             lambda label: self._run(self.torch_worker, "tools.measure.comparison:run_comparison", arguments, label),
-            headline=f"{baseline.recipe.name} against {candidate.recipe.name}, in turn",
+            headline=f"{rival.recipe.name} and {candidate.recipe.name} in turn",
         )
 
     def edge_cases(self, candidate: Evidence, batch_sizes: Sequence[int]) -> Evidence:
@@ -205,6 +206,7 @@ class Bench:
         *,
         with_accuracy: bool,
         point_s: float | None = None,
+        attempt: int = 1,
     ) -> Evidence:
         if point_s is None:
             point_s = self.limits.screen_point_s if kind is EvidenceKind.TRIAL else self.limits.sweep_point_s
@@ -213,6 +215,7 @@ class Bench:
             "threads": self.threads,
             "point_s": point_s,
             "reference": None if reference is None else reference.id,
+            "attempt": attempt,
         }
 
         def run(label: str) -> TaskOutcome:
@@ -292,9 +295,15 @@ class Bench:
         headline: str,
     ) -> Evidence:
         identity = self._identity(kind, recipe, parameters)
-        known = self._seen.get(identity) or (None if self.fresh else self._stored(identity))
+        if identity in self._seen:
+            return self._seen[identity]
+        known = None if self.fresh else self._stored(identity)
         if known is not None:
             self._use(known)
+            if kind is not EvidenceKind.BUILD:
+                self.observer.finished(
+                    f"{kind.value}: {headline}", outcome="cached", headline=describe(known), seconds=0.0
+                )
             return known
         started = time.perf_counter()
         self.observer.started(f"{kind.value}: {headline}")

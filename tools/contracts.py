@@ -174,7 +174,8 @@ class Recipe(Contract):
     @property
     def name(self) -> str:
         """What a person calls it: `onnxruntime int8-static`, with settings that differ from the default."""
-        extras = [f"{k}={v}" for k, v in sorted(self.settings.items())]
+        settings = [*(step.settings for step in self.steps), self.settings]
+        extras = [f"{k}={v}" for part in settings for k, v in sorted(part.items()) if k != "precision"]
         return " ".join([self.runtime, self.precision.value, *extras])
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tools.contracts import Gate, ModelFormat
 from tools.measure.statistics import P99_MIN_SAMPLES
 from tools.outcomes import reason
-from tools.selection import Configured, p99_is_bounded, worst_latency_ms
+from tools.selection import Configured, is_baseline, p99_is_bounded, worst_latency_ms
 from tools.view import SessionView, Tried
 
 _SELF_CONTAINED = (ModelFormat.ONNX, ModelFormat.OPENVINO, ModelFormat.TORCHSCRIPT, ModelFormat.PT2)
@@ -114,14 +114,14 @@ def _after(view: SessionView, best: Configured | None) -> Iterator[Gate]:
 def _throughput(view: SessionView, best: Configured) -> Gate:
     rps = best.point.throughput_rps
     text = f"{rps.value:,.0f} requests/s (95 %: {rps.low:,.0f} to {rps.high:,.0f}) at batch {best.point.batch_size}"
-    compared = view.comparison(best.tried.recipe)
+    compared = view.against_baseline(best.tried.recipe, best.point.batch_size)
     if compared is None:
-        is_baseline = view.baseline is not None and best.tried.recipe == view.baseline.recipe
-        why = "this is the baseline" if is_baseline else "not compared in turn with the baseline"
+        itself = is_baseline(view, best)
+        why = "this is the baseline" if itself else "not compared in turn with the baseline"
         return _gate(
             "after optimizing",
             "throughput",
-            passed=is_baseline,
+            passed=itself,
             detail=f"{text}; {why}",
             evidence=best.tried.evidence,
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tools.contracts import BatchPoint, Interval, Option, Recipe
+from tools.contracts import BatchPoint, ComparisonResult, Interval, Measured, Option
 from tools.cost import cost_per_1000_usd
 from tools.measure.statistics import P99_MIN_SAMPLES
 from tools.result import Margin
@@ -61,10 +61,15 @@ def margins(configured: Configured, objective: Objective) -> list[Margin]:
 def breaches(configured: Configured, objective: Objective) -> list[str]:
     """Return a sentence for each constraint that a configuration breaks."""
     return [
-        f"{m.constraint}: {m.value:.4g} is over {m.limit:.4g} {m.unit}".rstrip()
+        f"{m.constraint}: {_reach(m)} where {m.limit:.4g} is allowed"
         for m in margins(configured, objective)
         if m.margin < -1e-12
     ]
+
+
+def _reach(margin: Margin) -> str:
+    """Return the value as it is held against the limit: a p99 by its interval's upper end."""
+    return f"up to {margin.value:.4g} ms" if margin.constraint == "p99_ms" else f"{margin.value:.4g} {margin.unit}"
 
 
 def configurations(tried: Iterable[Tried]) -> list[Configured]:
@@ -151,20 +156,62 @@ def not_run_option(tried: Tried) -> Option:
     return Option(name=tried.name, evidence=tried.evidence, rejected_because=tried.reason or tried.outcome)
 
 
-def held(view: SessionView, recipe: Recipe) -> bool | None:
-    """Whether a recipe beat the baseline when both were timed in turn; None when that was not done."""
-    compared = view.comparison(recipe)
-    if compared is None:
+def is_baseline(view: SessionView, configured: Configured) -> bool:
+    """Whether this is the model as given, at its smallest batch."""
+    baseline = view.baseline
+    return (
+        baseline is not None
+        and configured.tried.recipe == baseline.recipe
+        and configured.point.batch_size == view.low_batch
+    )
+
+
+def rivals(view: SessionView, leader: Configured) -> list[Configured]:
+    """Return what a leader must beat, timed in turn, and has not been timed with yet.
+
+    That is the model as given at its smallest batch, and for an integer recipe the best float one, since separate
+    measurements may have caught one of the two in a bad moment.
+    """
+    baseline = view.baseline
+    assert baseline is not None
+    wanted = [Configured(baseline, baseline.first_point)]
+    if not leader.tried.recipe.precision.is_float:
+        floats = [t for t in view.ran if t.recipe.precision.is_float]
+        best, _ = cheapest(configurations(floats), view.spec.objective, view.spec.hardware.price_per_hour_usd)
+        if best is not None and not is_baseline(view, best):
+            wanted.append(best)
+    done = {
+        (e.parameters["baseline"], e.parameters["baseline_batch"])
+        for e in view.comparisons(leader.tried.recipe)
+        if e.parameters["candidate_batch"] == leader.point.batch_size
+    }
+    return [w for w in wanted if (w.tried.recipe.digest, w.point.batch_size) not in done]
+
+
+def held(view: SessionView, configured: Configured) -> bool | None:
+    """Whether a configuration beat all that it was timed in turn with; None when it was timed with nothing.
+
+    For the objective `size` speed decides nothing, and everything holds.
+    """
+    outcomes = [
+        e.outcome
+        for e in view.comparisons(configured.tried.recipe)
+        if e.parameters["candidate_batch"] == configured.point.batch_size
+    ]
+    if not outcomes:
         return None
-    ratio = compared[1].p50 if view.spec.objective.minimize == "latency" else compared[1].throughput
-    return view.spec.objective.minimize == "size" or ratio.low > 1
+    if view.spec.objective.minimize == "size":
+        return True
+    results = [o.result for o in outcomes if isinstance(o, Measured) and isinstance(o.result, ComparisonResult)]
+    ratios = [r.p50 if view.spec.objective.minimize == "latency" else r.throughput for r in results]
+    return len(ratios) == len(outcomes) and all(ratio.low > 1 for ratio in ratios)
 
 
 def final_choice(view: SessionView) -> tuple[Configured | None, str]:
     """Return the configuration that the session recommends, and why; None when nothing keeps every constraint.
 
-    A leader that did not beat the baseline side by side gives way: "faster" was noise.
+    A leader that did not beat its rivals side by side gives way: "faster" was noise.
     """
     price = view.spec.hardware.price_per_hour_usd
-    standing = [t for t in view.ran if held(view, t.recipe) is not False]
-    return cheapest(configurations(standing), view.spec.objective, price)
+    standing = [c for c in configurations(view.ran) if is_baseline(view, c) or held(view, c) is not False]
+    return cheapest(standing, view.spec.objective, price)

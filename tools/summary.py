@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tools.contracts import BatchPoint, ComparisonResult, Decision, Interval, Verdict
+from tools.contracts import BatchPoint, Decision, Interval, Verdict
 from tools.cost import cost_per_1000_usd
 from tools.gates import gates
 from tools.measure.statistics import P99_MIN_SAMPLES
@@ -24,6 +24,7 @@ from tools.selection import (
     closest,
     configurations,
     final_choice,
+    is_baseline,
     margins,
     p99_is_bounded,
     worst_latency_ms,
@@ -126,14 +127,13 @@ def _ratio(view: SessionView, best: Configured | None) -> Ratio | None:
     """Return the interleaved ratios; all ones when the baseline is the best, None when nothing was compared."""
     if best is None or view.baseline is None:
         return None
-    if best.tried.recipe == view.baseline.recipe:
+    if is_baseline(view, best):
         one = Interval(value=1.0, low=1.0, high=1.0, n=0)
         return Ratio(p50=one, throughput=one, cost=one)
-    compared = view.comparison(best.tried.recipe)
-    if compared is None or compared[1].candidate_batch != best.point.batch_size:
+    compared = view.against_baseline(best.tried.recipe, best.point.batch_size)
+    if compared is None:
         return None
-    result: ComparisonResult = compared[1]
-    return Ratio(p50=result.p50, throughput=result.throughput, cost=result.throughput)
+    return Ratio(p50=compared[1].p50, throughput=compared[1].throughput, cost=compared[1].throughput)
 
 
 def _verdict(view: SessionView, chosen: Configured | None) -> Verdict:
@@ -243,17 +243,7 @@ def _sentence(
         baseline = view.baseline
         cause = f": {baseline.reason}" if baseline is not None and baseline.reason else ""
         return f"Nothing could be measured{cause}."
-    gain = (
-        ""
-        if ratio is None
-        else (
-            f" {ratio.p50.value:.1f}x faster at batch {view.low_batch} and {ratio.throughput.value:.1f}x the requests "
-            "for the same money as the model as given."
-        )
-    )
-    if view.baseline is not None and best.tried.recipe == view.baseline.recipe:
-        others = len(view.tried) > 1
-        gain = " Nothing that was tried beats the model as given beyond the noise." if others else ""
+    gain = _gain(view, best, ratio)
     match verdict:
         case Verdict.MET:
             return f"{best.name} keeps every promise.{gain}"
@@ -266,3 +256,30 @@ def _sentence(
             return f"There is no telling whether {best.name} keeps its p99 on this machine: {cause}."
         case Verdict.INTERRUPTED:
             return f"Interrupted. The best so far is {best.name}.{gain}"
+
+
+def _gain(view: SessionView, best: Configured, ratio: Ratio | None) -> str:
+    """Say what was won, and as plainly what was lost: a ratio below 1 is slower."""
+    if is_baseline(view, best):
+        return " Nothing that was tried beats the model as given beyond the noise." if len(view.tried) > 1 else ""
+    assert view.baseline is not None
+    parts = []
+    if (
+        view.spec.objective.minimize == "size"
+        and best.tried.artifact is not None
+        and view.baseline.artifact is not None
+    ):
+        parts.append(f"{view.baseline.artifact.size_mb / best.tried.artifact.size_mb:.1f}x smaller")
+    if ratio is not None:
+        if best.tried.recipe != view.baseline.recipe:
+            parts.append(f"{_times(ratio.p50.value)} at batch {view.low_batch}")
+        parts.append(f"{ratio.throughput.value:.1f}x the requests for the same money")
+    return f" {_listed(parts)}, compared with the model as given." if parts else ""
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.1f}x faster" if ratio >= 1 else f"{1 / ratio:.1f}x slower"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -100,11 +100,20 @@ class SessionView:
                     return result
         return None
 
-    def comparison(self, recipe: Recipe) -> tuple[Evidence, ComparisonResult] | None:
-        """The latest interleaved comparison of this recipe with the baseline."""
-        for evidence in reversed(self.evidence):
-            match evidence:
-                case Evidence(outcome=Measured(result=ComparisonResult() as result)) if evidence.recipe == recipe:
+    def comparisons(self, recipe: Recipe) -> list[Evidence]:
+        """Return every interleaved comparison of this recipe as the candidate, whatever became of it."""
+        return [e for e in self.of_kind(EvidenceKind.COMPARISON) if e.recipe == recipe]
+
+    def against_baseline(self, recipe: Recipe, batch_size: int) -> tuple[Evidence, ComparisonResult] | None:
+        """Return the comparison of this recipe at this batch size with the model as given at its smallest batch."""
+        assert self.baseline is not None
+        for evidence in self.comparisons(recipe):
+            match evidence.outcome:
+                case Measured(result=ComparisonResult() as result) if (
+                    evidence.parameters["baseline"] == self.baseline.recipe.digest
+                    and evidence.parameters["baseline_batch"] == self.low_batch
+                    and result.candidate_batch == batch_size
+                ):
                     return evidence, result
         return None
 
@@ -124,8 +133,13 @@ class SessionView:
         return [e for e in self.evidence if e.kind is kind]
 
 
+def _weight(point: BatchPoint) -> tuple[bool, int]:
+    """Of two measurements of one batch size the settled one counts, then the one with more samples."""
+    return point.stable, point.latency_ms.p50.n
+
+
 def _gather(items: Sequence[Evidence]) -> Tried:
-    """Merge the trial and the sweeps of one recipe; at a batch size measured twice, the larger sample counts."""
+    """Merge the trials and the sweeps of one recipe."""
     first = items[0]
     points: dict[int, BatchPoint] = {}
     artifact, accuracy, difference = None, None, None
@@ -138,7 +152,7 @@ def _gather(items: Sequence[Evidence]) -> Tried:
         difference = result.output_difference if result.output_difference is not None else difference
         for point in result.points:
             known = points.get(point.batch_size)
-            if known is None or point.latency_ms.p50.n > known.latency_ms.p50.n:
+            if known is None or _weight(point) > _weight(known):
                 points[point.batch_size] = point
     return Tried(
         recipe=first.recipe,

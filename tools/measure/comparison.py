@@ -25,48 +25,48 @@ def run_comparison(
     candidate: dict[str, Any],
     baseline_batch: int,
     candidate_batch: int,
-    candidate_low_batch: int,
+    low_batch: int,
     threads: int,
     rounds: int,
     block_s: float,
 ) -> dict[str, Any]:
-    """Compare p50 at the smallest batch, and throughput at the batch each side is served at.
+    """Compare p50 at the smallest batch, and throughput at the batch size that each side is served at.
 
     Args:
         workload: `WorkloadInfo`, dumped.
         baseline: `{"artifact": ..., "recipe": ...}`, dumped contracts.
         candidate: likewise.
-        baseline_batch: the baseline's batch size, usually 1.
-        candidate_batch: the batch size the candidate would be served at.
-        candidate_low_batch: the candidate's batch for the comparison of p50.
+        baseline_batch: the batch size that the baseline is served at.
+        candidate_batch: likewise for the candidate.
+        low_batch: the batch size that both have their p50 taken at.
         threads: CPU threads.
-        rounds: how many times the three sides take turns (A B C, then C B A).
-        block_s: seconds of calls in one block.
+        rounds: how often the calls take turns (A B C, then C B A).
+        block_s: seconds of one call's turn.
 
     Returns:
         A `ComparisonResult`, dumped.
     """
     info = WorkloadInfo.model_validate(workload)
     stage("loading both sides")
-    sides = [
-        _call(info, baseline, baseline_batch, threads),
-        _call(info, candidate, candidate_low_batch, threads),
-    ]
-    if candidate_batch != candidate_low_batch:
-        sides.append(_call(info, candidate, candidate_batch, threads))
-    for call in sides:
+    sides = {"baseline": baseline, "candidate": candidate}
+    wanted = [("baseline", low_batch), ("candidate", low_batch)]
+    wanted += [("baseline", baseline_batch), ("candidate", candidate_batch)]
+    calls = {key: _call(info, sides[key[0]], key[1], threads) for key in dict.fromkeys(wanted)}
+    for call in calls.values():
         warm_up(call, 2.0)
     stage("timing in turn")
-    blocks: list[list[Samples]] = [[] for _ in sides]
+    blocks: dict[tuple[str, int], list[Samples]] = {key: [] for key in calls}
     for index in range(rounds):
-        order = range(len(sides)) if index % 2 == 0 else reversed(range(len(sides)))
-        for side in order:
-            blocks[side].append(_block(sides[side], block_s))
-    throughput = ratio_interval(blocks[0], blocks[-1], statistic="mean")
+        for key in list(calls) if index % 2 == 0 else reversed(list(calls)):
+            blocks[key].append(_block(calls[key], block_s))
+    p50 = ratio_interval(blocks["baseline", low_batch], blocks["candidate", low_batch], statistic="median")
+    throughput = ratio_interval(
+        blocks["baseline", baseline_batch], blocks["candidate", candidate_batch], statistic="mean"
+    )
     return ComparisonResult(
         baseline_batch=baseline_batch,
         candidate_batch=candidate_batch,
-        p50=ratio_interval(blocks[0], blocks[1], statistic="median"),
+        p50=p50,
         throughput=throughput.scaled(candidate_batch / baseline_batch),
         rounds=rounds,
     ).model_dump(mode="json")

@@ -79,40 +79,23 @@ def throughput(samples_ms: Samples, batch_size: int) -> Interval:
 
 
 def ratio_interval(
-    baseline: list[Samples],
-    candidate: list[Samples],
-    *,
-    statistic: Literal["median", "mean"],
-    seed: int = 0,
-    resamples: int = 1000,
+    baseline: list[Samples], candidate: list[Samples], *, statistic: Literal["median", "mean"]
 ) -> Interval:
-    """Return the interval of `statistic(baseline) / statistic(candidate)` from interleaved rounds.
+    """Return the median over rounds of `statistic(baseline) / statistic(candidate)`, with its interval.
 
-    Whole rounds are resampled together (a paired block bootstrap), so what slows both sides of a round down at once
-    cancels, and correlation within a round is kept.
+    What slows both sides of a round down at once cancels in that round's ratio; what hits one side of one round moves
+    one ratio, and the median of all of them hardly. The interval is that of a median, from order statistics.
 
     Args:
         baseline: one array of times for each round.
         candidate: the same number of rounds, taken in turn with the baseline's.
-        statistic: what is compared.
-        seed: of the resampling.
-        resamples: number of bootstrap samples.
+        statistic: what is compared within a round.
     """
     if len(baseline) != len(candidate):
         raise ValueError(f"rounds differ: {len(baseline)} and {len(candidate)}")
     reduce: Callable[[Samples], Any] = np.median if statistic == "median" else np.mean
-    value = float(reduce(np.concatenate(baseline)) / reduce(np.concatenate(candidate)))
-    rounds = len(baseline)
-    generator = np.random.default_rng(seed)
-    draws = generator.integers(0, rounds, size=(resamples, rounds))
-    ratios = [
-        float(
-            reduce(np.concatenate([baseline[i] for i in draw])) / reduce(np.concatenate([candidate[i] for i in draw]))
-        )
-        for draw in draws
-    ]
-    low, high = np.quantile(ratios, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(value=value, low=float(min(low, value)), high=float(max(high, value)), n=rounds)
+    ratios = [float(reduce(before) / reduce(after)) for before, after in zip(baseline, candidate, strict=True)]
+    return quantile_interval(np.asarray(ratios), 0.5)
 
 
 def paired_drop(baseline: Samples, candidate: Samples, *, higher_is_better: bool, seed: int = 0) -> Interval:

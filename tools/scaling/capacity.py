@@ -51,7 +51,7 @@ class ReplicaPlan(Contract):
     peak: int
     """Hold the highest rate."""
     minimum: int
-    """For the autoscaler: hold the quietest 5 % of the time, and at least `MIN_REPLICAS`."""
+    """For the autoscaler: hold the quietest 5 % of the time after losing one, and at least `MIN_REPLICAS`."""
     maximum: int
     """For the autoscaler: those for the peak, and `SPARE_AT_PEAK` more."""
 
@@ -101,7 +101,7 @@ def plan_replicas(trace: Trace, usable_rps: float) -> ReplicaPlan:
         usable_rps=usable_rps,
         p95=p95,
         peak=peak,
-        minimum=max(MIN_REPLICAS, quiet),
+        minimum=min(p95, max(MIN_REPLICAS, quiet + 1)),
         maximum=peak + SPARE_AT_PEAK,
     )
 
