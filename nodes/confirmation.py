@@ -7,9 +7,9 @@ from typing import Any
 from langgraph.runtime import Runtime
 
 from nodes.context import Context, Proposal, TuningState, decision_id
-from tools.contracts import Decision, Evidence, EvidenceKind, Option, Recipe
+from tools.contracts import Decision, Evidence, EvidenceKind, JsonScalar, Option
 from tools.outcomes import describe, trial_result
-from tools.selection import Configured, cheapest, configurations, held, p99_is_bounded, rivals
+from tools.selection import Configured, final_choice, held, p99_is_bounded, rivals
 from tools.view import SessionView
 
 
@@ -22,12 +22,13 @@ def confirmation(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any
     context = runtime.context
     proposal = Proposal.model_validate(state["proposal"])
     recipe = proposal.recipes[0]
-    winner = _leader(context, recipe)
+    winner, _ = final_choice(context.view())
     assert winner is not None, "only a feasible leader is proposed"
+    assert winner.tried.recipe == recipe, "the leader that was proposed"
     if not p99_is_bounded(winner.point):
         longer = context.bench.bound_p99(recipe, winner.point.batch_size)
-        winner = _leader(context, recipe)
-        if winner is None:
+        leader, _ = final_choice(context.view())
+        if leader is None or (leader.tried.recipe, leader.point.batch_size) != (recipe, winner.point.batch_size):
             decision = Decision(
                 id=decision_id(state),
                 node="confirmation",
@@ -35,9 +36,10 @@ def confirmation(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any
                 options=(Option(name=recipe.name, evidence=(longer.id,)),),
                 chosen=None,
                 rule="the p99's upper end must fit the SLO",
-                reason=f"{describe(longer)}, and no batch size keeps every constraint",
+                reason=f"{describe(longer)}: {winner.name} leads no longer",
             )
             return {"decisions": [context.record(decision)]}
+        winner = leader
     view = context.view()
     trial = _trial(view, winner)
     facing = rivals(view, winner)
@@ -46,16 +48,16 @@ def confirmation(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any
         for rival in facing
     ]
     edges = context.bench.edge_cases(trial, sorted({min(winner.tried.points), max(winner.tried.points)}))
-    options = [
-        Option(name=f"against {rival.name}", evidence=(evidence.id,), facts={"seen": describe(evidence)})
-        for rival, evidence in zip(facing, compared, strict=True)
-    ]
-    options.append(Option(name="under unusual inputs", evidence=(edges.id,), facts={"seen": describe(edges)}))
+    facts: dict[str, JsonScalar] = {
+        f"against {rival.name}": describe(evidence) for rival, evidence in zip(facing, compared, strict=True)
+    }
+    facts["under unusual inputs"] = describe(edges)
+    option = Option(name=winner.name, evidence=(*(e.id for e in compared), edges.id), facts=facts)
     decision = Decision(
         id=decision_id(state),
         node="confirmation",
         question="Does it hold, timed in turn with what it must beat?",
-        options=tuple(options),
+        options=(option,),
         chosen=winner.name if held(context.view(), winner) else None,
         rule="the whole 95 % interval of every ratio lies above 1; for the objective size, speed decides nothing",
         reason="; ".join(f"{describe(e)} against {r.name}" for r, e in zip(facing, compared, strict=True)),
@@ -66,10 +68,3 @@ def confirmation(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any
 def _trial(view: SessionView, configured: Configured) -> Evidence:
     recipe = configured.tried.recipe
     return next(e for e in view.of_kind(EvidenceKind.TRIAL) if e.recipe == recipe and trial_result(e) is not None)
-
-
-def _leader(context: Context, recipe: Recipe) -> Configured | None:
-    """Return the recipe at its best batch size, as far as is known now."""
-    view = context.view()
-    options = configurations([view.tried[recipe.digest]])
-    return cheapest(options, view.spec.objective, view.spec.hardware.price_per_hour_usd)[0]

@@ -46,7 +46,7 @@ def write_spec(folder, **changes):
             "evaluation": {"factory": f"{USER_CODE / 'small.py'}:data"},
         },
         "objective": {"p99_ms": 200, "max_accuracy_drop": 0.05},
-        "hardware": {"price_per_hour_usd": 0.1},
+        "hardware": {"price_per_hour_usd": 0.1, "threads": 1},  # two threads stall each other on a busy machine
         **changes,
     }
     path = folder / "tuning.yaml"

@@ -1,5 +1,6 @@
 """Whole sessions: a real model, real measurements, a real MLflow store. Only the number of runtimes is cut down."""
 
+import contextlib
 import json
 import os
 import signal
@@ -17,11 +18,19 @@ import pytest
 import torch
 from quick_cli import quicken
 from session_support import HPA, QUICK_CLI, USER_CODE, Commands, names_in, with_traffic, write_spec
+from tests_support import compared, crashed, hardware, measured_trial, spec, workload
 
+from agent.policy import DefaultPolicy
 from nodes import report
+from nodes.confirmation import confirmation
+from nodes.context import Context
+from nodes.planner import planner
+from tools.contracts import Recipe
 from tools.evidence import EvidenceStore
 from tools.journal import Journal
+from tools.observer import Silent
 from tools.result import MlflowRef, SessionResult
+from tools.selection import final_choice
 
 RUNTIMES = ("eager", "torchscript", "onnxruntime", "openvino")
 HEAVY = {"torch", "torchvision", "mlflow", "onnx", "onnxruntime", "openvino", "nncf", "matplotlib", "sklearn"}
@@ -179,8 +188,9 @@ def test_decisions_say_what_was_chosen_of_what_and_by_which_rule(full):
         assert decision.rule
         assert decision.reason
         assert decision.by == "policy"
-        if decision.node != "planner":
+        if decision.node not in ("planner", "confirmation"):  # the options of a confirmation are its tests
             assert decision.chosen in [o.name for o in decision.options]
+        if decision.node != "planner":
             assert all(o.evidence or o.rejected_because for o in decision.options)
     assert {o.rejected_because for d in decisions for o in d.options if o.name == "compiled fp32"} == {"switched off"}
 
@@ -231,7 +241,7 @@ def test_the_recommended_hpa_lies_beside_the_one_in_use_which_is_left_alone(full
     assert 1 <= scaling.replicas_p95 <= scaling.replicas_peak <= scaling.max_replicas
 
 
-@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # MLflow's own query
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning", "ignore:.*Any type hint")  # MLflow's own
 def test_mlflow_has_the_session_each_trial_and_a_champion_that_predicts(full):
     import mlflow
 
@@ -269,25 +279,28 @@ def test_the_main_process_stays_light(full):
 # --- more sessions on the same home --------------------------------------------------------------------------
 
 
+def rows(home):
+    """Return all evidence by id, except what was unstable: the next session may ask that again."""
+    with contextlib.closing(sqlite3.connect(home / "evidence.db")) as connection:
+        found = connection.execute("SELECT id, body FROM evidence").fetchall()
+    return {i: body for i, body in found if json.loads(body)["outcome"]["outcome"] != "unstable"}
+
+
 def test_a_second_session_measures_nothing_and_decides_the_same(full, infertune):
-    before = sqlite3.connect(full.home / "evidence.db").execute("SELECT id, body FROM evidence").fetchall()
+    before = rows(full.home)
     answer = infertune("optimize", full.spec, "--home", full.home, "--output", "json")
     second = SessionResult.model_validate_json(answer.out)
     assert answer.exit_code == 0
-    after = sqlite3.connect(full.home / "evidence.db").execute("SELECT id, body FROM evidence").fetchall()
-    assert after == before
-    assert second.seconds.trials < full.result.seconds.trials / 3
+    assert {i: body for i, body in rows(full.home).items() if i in before} == before
     assert second.session != full.result.session
-
-    def essence(result):
-        # what a decision costs in time is no part of it; everything else is the same, to the last digit
-        return [d.model_dump() for d in result.decisions]
-
-    assert essence(second) == essence(full.result)
+    assert second.mlflow.model_version == "2"
+    if any(t.outcome == "unstable" for t in full.result.trials) or len(rows(full.home)) != len(before):
+        pytest.skip("the machine was too noisy for some trials, which were asked again")
+    assert second.seconds.trials < full.result.seconds.trials / 3
+    assert second.decisions == full.result.decisions
     assert second.best == full.result.best
     assert second.ratio == full.result.ratio
     assert second.trials == full.result.trials
-    assert second.mlflow.model_version == "2"
 
 
 def test_a_promise_that_nothing_keeps_ends_with_the_closest_and_by_how_much_it_misses(full, infertune, tmp_path):
@@ -337,7 +350,7 @@ def test_a_model_that_cannot_be_exported_still_gets_a_verdict(optimize):
             "evaluation": {"factory": f"{USER_CODE / 'small.py'}:data"},
         },
     )
-    assert (result.verdict, code) == ("MET", 0)
+    assert (result.verdict, code) in [("MET", 0), ("UNSTABLE", 3)]  # the slowest runtime is left, on any machine
     failed = [t for t in result.trials if t.definition.runtime == "onnxruntime"]
     assert failed
     assert all(t.outcome == "failed" and "export" in t.reason for t in failed)
@@ -373,7 +386,7 @@ def test_an_exported_program_is_optimized_without_its_source(optimize, tmp_path,
     assert (result.verdict, code) == ("MET", 0)
     assert result.baseline.runtime == ("onnxruntime" if source == "onnx" else "eager")
     assert result.baseline.accuracy == pytest.approx(1)
-    assert all(t.outcome == "measured" for t in result.trials), [t.reason for t in result.trials]
+    assert {t.outcome for t in result.trials} <= {"measured", "unstable"}, [t.reason for t in result.trials]
     assert {t.definition.precision for t in result.trials} >= {"fp32", "int8-dynamic", "int8-static"}
     if batch is not None:
         assert {p.batch_size for t in result.trials for p in t.points} == {batch}
@@ -396,6 +409,60 @@ def test_a_regression_is_judged_by_its_error_where_less_is_better(optimize):
     for trial in result.trials:
         assert trial.accuracy_drop.value == pytest.approx(trial.accuracy - result.baseline.accuracy, abs=1e-6)
         assert not (trial.feasible and trial.accuracy_drop.value > 0.0001)
+
+
+# --- the search ends -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("holding", [None, 4, 1], ids=["nothing holds", "the larger batch holds", "batch 1 holds"])
+def test_a_leader_that_does_not_hold_gives_way_until_one_does(tmp_path, holding):
+    recipe = Recipe(runtime="onnxruntime")
+    baseline = Recipe(runtime="eager")
+    evidence = [
+        measured_trial(baseline, 10),
+        measured_trial(recipe, 4),
+        measured_trial(recipe, 4, batches=(1, 4)),
+    ]
+
+    def compare(rival, rival_batch, trial, batch):
+        found = compared(
+            trial.recipe, rival.recipe, 2 if batch == holding else 0.9, batch=batch, rival_batch=rival_batch
+        )
+        evidence.append(found)
+        return found
+
+    bench = SimpleNamespace(
+        workload=workload(),
+        hardware=hardware(),
+        stopped=False,
+        compare=compare,
+        edge_cases=lambda trial, _batches: crashed(trial.recipe),
+    )
+    context = Context(
+        spec=spec(),
+        bench=bench,
+        policy=DefaultPolicy(),
+        journal=Journal(tmp_path / "journal.jsonl"),
+        observer=Silent(),
+        session="s",
+        session_dir=tmp_path,
+        created="",
+        tracking_uri="",
+        availability={},
+        evidence=evidence,
+        started=time.monotonic() - 0.9 * spec().budget.time_s,  # too late for experiments, but not to confirm
+    )
+    runtime = SimpleNamespace(context=context)
+    confirmed = []
+    while (state := planner({}, runtime))["proposal"]["node"] == "confirmation":
+        confirmed.append(confirmation(state, runtime)["decisions"][0]["chosen"])
+        assert len(confirmed) <= 2
+    best, _ = final_choice(context.view())
+    if holding is None:
+        assert confirmed == [None, None]
+        assert best.tried.recipe == baseline
+    else:
+        assert confirmed[-1] == best.name == f"onnxruntime fp32 at batch {holding}"
 
 
 # --- Ctrl-C --------------------------------------------------------------------------------------------------

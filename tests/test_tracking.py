@@ -284,7 +284,7 @@ def test_a_session_becomes_a_run_with_a_nested_run_for_each_trial(recorded, clie
     by_outcome = {(c.data.params["runtime"], c.data.params["outcome"]): c for c in children}
     assert len(children) == len(by_outcome) == 3
     int8 = by_outcome["onnxruntime", "measured"]
-    assert int8.info.run_name == "onnxruntime int8-static"
+    assert int8.info.run_name == "onnxruntime int8-static per_channel=True"
     assert int8.data.params["steps"] == 'export-onnx > quantize-static {"per_channel": true}'
     assert int8.data.metrics["batch_8_latency_p99_ms"] == 12.0
     assert int8.data.metrics["batch_8_latency_p99_ms_low"] == pytest.approx(11.76)

@@ -7,10 +7,12 @@ from pydantic import TypeAdapter
 from tools.contracts import (
     BuildResult,
     ComparisonResult,
+    EdgeCaseResult,
     Evidence,
     Failed,
     Measured,
     Outcome,
+    ProfileResult,
     Result,
     TrialResult,
     Unstable,
@@ -45,21 +47,28 @@ def trial_result(evidence: Evidence | None) -> TrialResult | None:
 def describe(evidence: Evidence) -> str:
     """Return one line about an outcome, for a person."""
     match evidence.outcome:
-        case Measured(result=TrialResult() as r) | Unstable(result=TrialResult() as r):
-            last = r.points[-1]
-            p50, rate = fmt.ms(last.latency_ms.p50.value), fmt.rate(last.throughput_rps.value)
-            text = f"batch {last.batch_size}: p50 {p50}, {rate}"
-            if r.accuracy is None:
-                return text
-            return f"{text}, {fmt.accuracy(r.accuracy.value.value, r.accuracy.metric)}"
-        case Measured(result=BuildResult(artifact=artifact)):
-            return f"{artifact.format.value}, {fmt.mb(artifact.size_mb)}"
-        case Measured(result=ComparisonResult() as c):
-            return f"p50 {fmt.ratio(c.p50)}, throughput {fmt.ratio(c.throughput)}"
-        case Measured():
-            return "done"
+        case Measured(result=result) | Unstable(result=result):
+            return _found(result)
         case outcome:
             return reason(outcome)
+
+
+def _found(result: Result) -> str:
+    match result:
+        case TrialResult(points=points, accuracy=accuracy):
+            last = points[-1]
+            p50, rate = fmt.ms(last.latency_ms.p50.value), fmt.rate(last.throughput_rps.value)
+            text = f"batch {last.batch_size}: p50 {p50}, {rate}"
+            return text if accuracy is None else f"{text}, {fmt.accuracy(accuracy.value.value, accuracy.metric)}"
+        case BuildResult(artifact=artifact):
+            return f"{artifact.format.value}, {fmt.mb(artifact.size_mb)}"
+        case ComparisonResult(p50=p50_ratio, throughput=throughput):
+            return f"p50 {fmt.ratio(p50_ratio)}, throughput {fmt.ratio(throughput)}"
+        case EdgeCaseResult(cases=cases):
+            return f"{sum(case.passed for case in cases)} of {len(cases)} passed"
+        case ProfileResult(operators=operators):
+            slowest = max(operators, key=lambda kind: operators[kind])
+            return f"{slowest} takes {operators[slowest]:.0%}"
 
 
 def reason(outcome: Outcome) -> str:

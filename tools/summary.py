@@ -263,13 +263,10 @@ def _gain(view: SessionView, best: Configured, ratio: Ratio | None) -> str:
     if is_baseline(view, best):
         return " Nothing that was tried beats the model as given beyond the noise." if len(view.tried) > 1 else ""
     assert view.baseline is not None
+    before, after = view.baseline.artifact, best.tried.artifact
     parts = []
-    if (
-        view.spec.objective.minimize == "size"
-        and best.tried.artifact is not None
-        and view.baseline.artifact is not None
-    ):
-        parts.append(f"{view.baseline.artifact.size_mb / best.tried.artifact.size_mb:.1f}x smaller")
+    if view.spec.objective.minimize == "size" and before is not None and after is not None:
+        parts.append(f"{before.size_mb / after.size_mb:.1f}x smaller")
     if ratio is not None:
         if best.tried.recipe != view.baseline.recipe:
             parts.append(f"{_times(ratio.p50.value)} at batch {view.low_batch}")

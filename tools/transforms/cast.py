@@ -29,7 +29,9 @@ class Cast:
     ) -> ArtifactRef:
         """Cast every floating-point tensor of the weights file."""
         import torch
-        from safetensors.torch import load_file, save_file
+        from safetensors.torch import load_file
+
+        from tools.workloads.weights import save_tensors
 
         precision = Precision(str(settings["precision"]))
         dtype = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}[precision]
@@ -41,7 +43,7 @@ class Cast:
             root,
             ModelFormat.TORCH,
             precision,
-            lambda folder: save_file(weights, folder / model_file_name(ModelFormat.TORCH)),
+            lambda folder: save_tensors(weights, folder / model_file_name(ModelFormat.TORCH)),
             factory=artifact.factory,
             fixed_batch=artifact.fixed_batch,
         )

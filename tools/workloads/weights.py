@@ -5,6 +5,7 @@ Imported by workers only: it needs torch.
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,6 @@ def save_weights(module: torch.nn.Module, file: Path) -> None:
     Raises:
         WorkloadError: the state holds something else than tensors.
     """
-    import safetensors.torch
-
     seen: set[tuple[Any, ...]] = set()
     tensors: dict[str, torch.Tensor] = {}
     for name, value in module.state_dict().items():
@@ -66,7 +65,22 @@ def save_weights(module: torch.nn.Module, file: Path) -> None:
         if identity not in seen:
             seen.add(identity)
             tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
-    safetensors.torch.save_file(tensors, file)
+    save_tensors(tensors, file)
+
+
+def save_tensors(tensors: dict[str, torch.Tensor], file: Path) -> None:
+    """Write tensors as safetensors.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written; safetensors has an error of its own for that.
+    """
+    import safetensors
+    import safetensors.torch
+
+    try:
+        safetensors.torch.save_file(tensors, file)
+    except safetensors.SafetensorError as error:
+        raise OSError(errno.EIO, str(error)) from None
 
 
 def unreadable(file: Path, kind: str, error: Exception) -> WorkloadError:
