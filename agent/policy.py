@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from nodes.context import Proposal
-from tools.contracts import ModelFormat, Option, Precision, Recipe, Step
+from tools.contracts import EvidenceKind, ModelFormat, Option, Precision, Recipe, Step
 from tools.hardware import has_bf16_kernels, has_fp16_kernels, has_int8_kernels
-from tools.selection import breaches, configurations, figure, final_choice, is_baseline, rivals
+from tools.selection import Configured, breaches, configurations, figure, final_choice, p99_is_open, rivals
 from tools.view import SessionView, Tried
 
 POLICY_VERSION = "1"
@@ -44,16 +44,27 @@ class DefaultPolicy:
                 if proposal is not None:
                     return proposal
         winner, _ = final_choice(view)
-        if winner is not None and not is_baseline(view, winner) and rivals(view, winner):
+        if winner is not None and (rivals(view, winner) or _p99_is_open(view, winner)):
+            facing = (
+                "it is now timed in turn with what it must beat" if rivals(view, winner) else "how long is its p99?"
+            )
             return Proposal(
-                node="confirmation",
-                recipes=(winner.tried.recipe,),
-                reason=f"{winner.name} leads; it is now timed in turn with what it must beat",
+                node="confirmation", recipes=(winner.tried.recipe,), reason=f"{winner.name} leads; {facing}"
             )
         why = (
             f"{BUDGET_SHARE:.0%} of the time budget is used" if out_of_time else "no experiment is left that could win"
         )
         return Proposal(node="scaling_recommendation", reason=why)
+
+
+def _p99_is_open(view: SessionView, leader: Configured) -> bool:
+    """Whether a slow leader still lacks the samples for a bounded p99, and was not measured for longer yet."""
+    longer = [
+        e
+        for e in view.of_kind(EvidenceKind.SWEEP)
+        if e.recipe == leader.tried.recipe and e.parameters["batch_sizes"] == [leader.point.batch_size]
+    ]
+    return p99_is_open(view, leader) and not longer
 
 
 def _float_runtimes(view: SessionView) -> Proposal | None:

@@ -9,7 +9,7 @@ from langgraph.runtime import Runtime
 from nodes.context import Context, Proposal, TuningState, decision_id
 from tools.contracts import Decision, Evidence, EvidenceKind, JsonScalar, Option
 from tools.outcomes import describe, trial_result
-from tools.selection import Configured, final_choice, held, p99_is_bounded, rivals
+from tools.selection import Configured, final_choice, held, p99_is_open, rivals
 from tools.view import SessionView
 
 
@@ -25,7 +25,7 @@ def confirmation(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any
     winner, _ = final_choice(context.view())
     assert winner is not None, "only a feasible leader is proposed"
     assert winner.tried.recipe == recipe, "the leader that was proposed"
-    if not p99_is_bounded(winner.point):
+    if p99_is_open(context.view(), winner):
         longer = context.bench.bound_p99(recipe, winner.point.batch_size)
         leader, _ = final_choice(context.view())
         if leader is None or (leader.tried.recipe, leader.point.batch_size) != (recipe, winner.point.batch_size):
@@ -52,15 +52,15 @@ def confirmation(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any
         f"against {rival.name}": describe(evidence) for rival, evidence in zip(facing, compared, strict=True)
     }
     facts["under unusual inputs"] = describe(edges)
-    option = Option(name=winner.name, evidence=(*(e.id for e in compared), edges.id), facts=facts)
+    seen = [f"{describe(e)} against {r.name}" for r, e in zip(facing, compared, strict=True)]
     decision = Decision(
         id=decision_id(state),
         node="confirmation",
         question="Does it hold, timed in turn with what it must beat?",
-        options=(option,),
-        chosen=winner.name if held(context.view(), winner) else None,
+        options=(Option(name=winner.name, evidence=(*(e.id for e in compared), edges.id), facts=facts),),
+        chosen=winner.name if held(context.view(), winner) is not False else None,
         rule="the whole 95 % interval of every ratio lies above 1; for the objective size, speed decides nothing",
-        reason="; ".join(f"{describe(e)} against {r.name}" for r, e in zip(facing, compared, strict=True)),
+        reason="; ".join(seen) or "it is the model as given: nothing else beat it",
     )
     return {"decisions": [context.record(decision)]}
 

@@ -365,21 +365,15 @@ def test_a_full_disk_is_named_and_leaves_no_half_written_artifact(tmp_path, clas
 # --- output for programs ---------------------------------------------------------------------------------------
 
 
-def test_json_output_is_one_document_even_when_user_code_prints(infertune, tmp_path):
+def test_json_output_is_one_document_even_when_user_code_prints_and_time_is_up(infertune, tmp_path):
     (tmp_path / "user.py").write_text("print('hello from user code')\n" + USER)
     write_spec(tmp_path, workload={"name": "loud", "model": MODEL, "evaluation": DATA})
-    answer = infertune("optimize", "tuning.yaml", "--home", "home", "--output", "json")
+    answer = infertune("optimize", "tuning.yaml", "--home", "home", "--output", "json", "--time-budget", "1")
     assert answer.err == ""
     result = json.loads(answer.out)
     assert result["workload"] == "loud"
-    log = tmp_path / "home" / "sessions" / result["session"] / "logs" / "load.log"
-    assert "hello from user code" in log.read_text()
-    assert result["mlflow"]["run_id"]
-
-
-def test_a_time_budget_ends_the_trials_and_not_the_session(infertune, tmp_path):
-    write_spec(tmp_path)
-    answer = infertune("optimize", "tuning.yaml", "--home", "home", "--output", "json", "--time-budget", "1")
-    result = json.loads(answer.out)
     assert [t["recipe"] for t in result["trials"]] == ["eager fp32"]
     assert "85% of the time budget is used" in [d["reason"] for d in result["decisions"]]
+    assert result["mlflow"]["run_id"]
+    log = tmp_path / "home" / "sessions" / result["session"] / "logs" / "load.log"
+    assert "hello from user code" in log.read_text()

@@ -200,3 +200,22 @@ def test_the_model_as_given_at_a_larger_batch_is_a_change_that_must_hold():
     assert result.ratio.throughput.value == 1.5
     assert "1.5x the requests for the same money" in result.summary
     assert "Nothing" not in result.summary
+
+
+def test_a_slow_leader_is_measured_for_longer_once_even_if_it_is_the_model_as_given():
+    recipe = POLICY.baseline(view(missing=RUNTIME_NAMES))
+    few = measured_trial(recipe, 20.0, n=80)
+    now = view([few], missing=[n for n in RUNTIME_NAMES if n != "eager"], fixed_batch=1)
+    proposal = POLICY.next(SessionView(**{**vars_of(now), "elapsed_s": 899.0}))
+    assert (proposal.node, proposal.recipes) == ("confirmation", (recipe,))
+    longer = measured_trial(recipe, 20.0, n=400, sweep=True)
+    done = SessionView(**{**vars_of(now), "elapsed_s": 899.0, "evidence": (few, longer)})
+    assert POLICY.next(done).node == "scaling_recommendation"
+    still_few = measured_trial(recipe, 20.0, n=200, sweep=True)
+    given_up = SessionView(**{**vars_of(now), "elapsed_s": 899.0, "evidence": (few, still_few)})
+    assert POLICY.next(given_up).node == "scaling_recommendation"
+
+
+def vars_of(view_):
+    names = ("spec", "workload", "hardware", "availability", "evidence")
+    return {name: getattr(view_, name) for name in names}

@@ -33,8 +33,8 @@ def _fresh_imports():
     yield
     sys.path[:] = path
     for name in set(sys.modules) - loaded:
-        file = getattr(sys.modules[name], "__file__", None) or ""
-        if "site-packages" not in file and "workload" not in name:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file is not None and "site-packages" not in file and "workload" not in name:
             del sys.modules[name]
     for name in ("linear", "helper_of_linear"):
         sys.modules.pop(name, None)

@@ -72,19 +72,19 @@ def workload(source=ModelFormat.TORCH, fixed_batch=None):
     )
 
 
-def _interval(value):
-    return Interval(value=value, low=value * 0.99, high=value * 1.01, n=400)
+def _interval(value, n=400):
+    return Interval(value=value, low=value * 0.99, high=value * 1.01, n=n)
 
 
-def measured_trial(recipe, p50_ms, *, drop=0.0, batches=(1,)):
+def measured_trial(recipe, p50_ms, *, drop=0.0, batches=(1,), n=400, sweep=False):
     """A trial (or, with several batches, a sweep) whose time grows with the batch, sub-linearly."""
     points = tuple(
         BatchPoint(
             batch_size=b,
             latency_ms=Latency(
-                p50=_interval(p50_ms * b**0.7),
-                p95=_interval(p50_ms * b**0.7 * 1.1),
-                p99=_interval(p50_ms * b**0.7 * 1.2),
+                p50=_interval(p50_ms * b**0.7, n),
+                p95=_interval(p50_ms * b**0.7 * 1.1, n),
+                p99=_interval(p50_ms * b**0.7 * 1.2, n),
             ),
             throughput_rps=_interval(b * 1e3 / (p50_ms * b**0.7)),
             peak_memory_mb=200,
@@ -101,16 +101,17 @@ def measured_trial(recipe, p50_ms, *, drop=0.0, batches=(1,)):
     )
     return _evidence(
         recipe,
-        EvidenceKind.TRIAL if len(batches) == 1 else EvidenceKind.SWEEP,
+        EvidenceKind.SWEEP if sweep or len(batches) > 1 else EvidenceKind.TRIAL,
         Measured(
             result=TrialResult(
                 artifact=artifact(),
                 points=points,
-                accuracy=accuracy if len(batches) == 1 else None,
+                accuracy=None if sweep or len(batches) > 1 else accuracy,
                 load_ms=1,
                 build_s=1,
             )
         ),
+        {"batch_sizes": list(batches)},
     )
 
 

@@ -129,6 +129,11 @@ def p99_is_bounded(point: BatchPoint) -> bool:
     return point.latency_ms.p99.n >= P99_MIN_SAMPLES
 
 
+def p99_is_open(view: SessionView, configured: Configured) -> bool:
+    """Whether a p99 is promised that too few samples were taken for."""
+    return view.spec.objective.p99_ms is not None and not p99_is_bounded(configured.point)
+
+
 def as_option(configured: Configured, objective: Objective, price_per_hour_usd: float) -> Option:
     """Return a configuration as an option of a decision, with the numbers that count."""
     tried, point = configured.tried, configured.point
@@ -174,6 +179,8 @@ def rivals(view: SessionView, leader: Configured) -> list[Configured]:
     """
     baseline = view.baseline
     assert baseline is not None
+    if is_baseline(view, leader):
+        return []
     wanted = [Configured(baseline, baseline.first_point)]
     if not leader.tried.recipe.precision.is_float:
         floats = [t for t in view.ran if t.recipe.precision.is_float]

@@ -26,7 +26,7 @@ from tools.selection import (
     final_choice,
     is_baseline,
     margins,
-    p99_is_bounded,
+    p99_is_open,
     worst_latency_ms,
 )
 from tools.view import SessionView, Tried
@@ -141,7 +141,7 @@ def _verdict(view: SessionView, chosen: Configured | None) -> Verdict:
         return Verdict.INTERRUPTED
     if chosen is None:
         return Verdict.UNSTABLE if _all_noise(view) else Verdict.INFEASIBLE
-    if view.spec.objective.p99_ms is not None and not p99_is_bounded(chosen.point):
+    if p99_is_open(view, chosen):
         return Verdict.UNSTABLE
     return Verdict.MET
 

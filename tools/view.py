@@ -154,11 +154,12 @@ def _gather(items: Sequence[Evidence]) -> Tried:
             known = points.get(point.batch_size)
             if known is None or _weight(point) > _weight(known):
                 points[point.batch_size] = point
+    told = next((e for e in items if isinstance(e.outcome, Measured)), first)
     return Tried(
         recipe=first.recipe,
         evidence=tuple(e.id for e in items),
-        outcome=first.outcome.outcome,
-        reason=reason(first.outcome) or None,
+        outcome=told.outcome.outcome,
+        reason=reason(told.outcome) or None,
         points=dict(sorted(points.items())),
         artifact=artifact,
         accuracy=accuracy,

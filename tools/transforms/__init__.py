@@ -10,6 +10,7 @@ from typing import Any
 from tools.contracts import ArtifactRef, ModelFormat, Step, WorkloadInfo
 from tools.errors import TransformError
 from tools.transforms.base import Stage, Transform
+from tools.worker import stage
 
 __all__ = ["TRANSFORM_NAMES", "Stage", "Transform", "apply_step", "check_order", "get_transform"]
 
@@ -58,6 +59,7 @@ def check_order(source: ModelFormat, steps: Sequence[Step]) -> ModelFormat:
 def apply_step(artifact: dict[str, Any], workload: dict[str, Any], step: dict[str, Any], root: str) -> dict[str, Any]:
     """Apply one step; a worker task, so everything is JSON. Returns the new artifact."""
     parsed = Step.model_validate(step)
+    stage(f"applying {parsed.transform}")
     made = get_transform(parsed.transform).apply(
         ArtifactRef.model_validate(artifact), WorkloadInfo.model_validate(workload), parsed.settings, Path(root)
     )

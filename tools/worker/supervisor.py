@@ -70,12 +70,14 @@ class Worker:
         Returns:
             A value in any case: no failure of the task raises here.
         """
+        self._cancelled = False
         connection = self._start()
+        if self._cancelled:  # while the warm process was still importing
+            return Failed(stage="starting", reason="interrupted")
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"{label}.log"
         read_end, write_end = os.pipe()
         request = json.dumps({"task": task, "arguments": arguments, "log": str(log)}).encode()
-        self._cancelled = False
         try:
             # the length goes ahead with the pipe; a stream socket may deliver the request itself in pieces
             socket.send_fds(connection, [len(request).to_bytes(LENGTH_BYTES)], [write_end])
@@ -102,6 +104,8 @@ class Worker:
         timed_out = False
         try:
             self._child = int(json.loads(answers.readline())["pid"])
+            if self._cancelled:  # before there was a child to kill
+                self._kill()
             deadline = time.monotonic() + limit_s
             for message in _messages(read_end, deadline):
                 if message is None:
@@ -176,6 +180,7 @@ class Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                process_group=0,  # a terminal's Ctrl-C goes to the main process alone, from the first moment on
             )
         self._connection = ours
         ours.settimeout(START_LIMIT_S)
