@@ -13,6 +13,8 @@ BUDGET_SHARE = 0.85
 """Of the session's time: past this no new experiment is proposed, so that choosing and confirming still fit."""
 SWEPT = 2
 """How many recipes get a batch sweep: the best float and the best of all; the rest lost at batch 1 by a margin."""
+HALF_PRECISION_GAIN = 2.0
+"""What half the bits can save at best where memory traffic or vector width is the limit."""
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 _TORCH_FORMATS = (ModelFormat.TORCH, ModelFormat.PT2)
@@ -45,11 +47,10 @@ class DefaultPolicy:
                     return proposal
         winner, _ = final_choice(view)
         if winner is not None and (rivals(view, winner) or _p99_is_open(view, winner)):
-            facing = (
-                "it is now timed in turn with what it must beat" if rivals(view, winner) else "how long is its p99?"
-            )
             return Proposal(
-                node="confirmation", recipes=(winner.tried.recipe,), reason=f"{winner.name} leads; {facing}"
+                node="confirmation",
+                recipes=(winner.tried.recipe,),
+                reason=f"{winner.name} leads; it is now timed in turn with what it must beat",
             )
         why = (
             f"{BUDGET_SHARE:.0%} of the time budget is used" if out_of_time else "no experiment is left that could win"
@@ -91,14 +92,13 @@ def _precisions(view: SessionView) -> Proposal | None:
     wanted: list[Recipe] = []
     skipped: list[Option] = []
     for precision, reason in _half_precisions(view):
-        recipes = [Recipe(runtime="openvino", steps=openvino, precision=precision)]
+        recipes = [(Recipe(runtime="openvino", steps=openvino, precision=precision), reason)]
         if source is ModelFormat.TORCH:
             cast = Step(transform="cast", settings={"precision": precision.value})
-            recipes.append(Recipe(runtime="eager", steps=(cast,), precision=precision))
-        if reason is None:
-            wanted += recipes
-        else:
-            skipped += [Option(name=r.name, rejected_because=reason) for r in recipes]
+            eager = Recipe(runtime="eager", steps=(cast,), precision=precision)
+            recipes.append((eager, reason or _eager_is_beaten(view)))
+        wanted += [r for r, why_not in recipes if why_not is None]
+        skipped += [Option(name=r.name, rejected_because=why_not) for r, why_not in recipes if why_not is not None]
     if source in _EXPORT:
         reduce_range = not has_int8_kernels(view.hardware)
         wanted += [
@@ -118,6 +118,20 @@ def _precisions(view: SessionView) -> Proposal | None:
         ]
     wanted.append(_nncf(view))
     return _proposal(view, "quantization_evaluation", wanted, "lower precision moves fewer bytes", tuple(skipped))
+
+
+def _eager_is_beaten(view: SessionView) -> str | None:
+    """Return why half precision cannot save eager, if it cannot: half the bits save half the time at best."""
+    eager = view.baseline
+    assert eager is not None
+    floats = [t for t in view.ran if t.recipe.precision.is_float and t.recipe.runtime != "eager"]
+    best = min(floats, key=lambda t: t.first_point.latency_ms.p50.value, default=eager)
+    times = eager.first_point.latency_ms.p50.value / best.first_point.latency_ms.p50.value
+    if times <= HALF_PRECISION_GAIN:
+        return None
+    return (
+        f"{best.name} is {times:.1f}x faster than eager already; half precision gives {HALF_PRECISION_GAIN:g}x at best"
+    )
 
 
 def _half_precisions(view: SessionView) -> list[tuple[Precision, str | None]]:

@@ -219,3 +219,16 @@ def test_a_slow_leader_is_measured_for_longer_once_even_if_it_is_the_model_as_gi
 def vars_of(view_):
     names = ("spec", "workload", "hardware", "availability", "evidence")
     return {name: getattr(view_, name) for name in names}
+
+
+def test_half_precision_is_not_tried_on_an_eager_that_is_beaten_already():
+    fast = walk(view(), {"onnxruntime fp32": 4.0})[1]
+    assert "eager bf16" not in {r.name for r in fast.recipes}
+    reasons = {o.name: o.rejected_because for o in fast.skipped}
+    assert (
+        reasons["eager bf16"] == "onnxruntime fp32 is 3.0x faster than eager already; half precision gives 2x at best"
+    )
+    slow = dict.fromkeys(
+        ("onnxruntime fp32", "onnxruntime-cuda fp32", "openvino fp32", "torchscript fp32", "compiled fp32"), 11.0
+    )
+    assert "eager bf16" in {r.name for r in walk(view(), slow)[1].recipes}

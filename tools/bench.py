@@ -46,8 +46,8 @@ class BenchLimits:
 
     trial_s: float = 300.0
     screen_point_s: float = 6.0
-    sweep_point_s: float = 8.0
-    comparison_rounds: int = 15
+    sweep_point_s: float = 5.0
+    comparison_rounds: int = 12
     comparison_block_s: float = 0.1
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from tools.contracts import Interval
 from tools.measure.statistics import P99_MIN_SAMPLES, Samples, quantile_interval
 
+HOPELESS_SAMPLES = 50
+"""Enough to tell that a candidate is slower than the model as given, when it clearly is."""
 WARMUP_WINDOW = 8
 WARMUP_TOLERANCE = 0.03
 """Warm when the median of a window is no longer this much below that of the window before."""
@@ -24,6 +28,8 @@ class SamplingLimits:
     min_samples: int = P99_MIN_SAMPLES + 1
     max_s: float = 12.0
     warmup_max_s: float = 2.0
+    hopeless_above_ms: float = math.inf
+    """Sampling ends early once the whole interval of the median lies above this: no sample more could help."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,8 @@ def sample(call: Callable[[], object], limits: SamplingLimits) -> Sampled:
         before = time.perf_counter_ns()
         call()
         times.append((time.perf_counter_ns() - before) / 1e6)
+        if len(times) == HOPELESS_SAMPLES and _median(times).low > limits.hopeless_above_ms:
+            break
         if len(times) >= check_at:
             if _settled(times):
                 break
@@ -59,8 +67,12 @@ def sample(call: Callable[[], object], limits: SamplingLimits) -> Sampled:
     return Sampled(np.asarray(times), warmup_calls, _settled(times))
 
 
+def _median(times_ms: list[float]) -> Interval:
+    return quantile_interval(np.asarray(times_ms), 0.5)
+
+
 def _settled(times_ms: list[float]) -> bool:
-    median = quantile_interval(np.asarray(times_ms), 0.5)
+    median = _median(times_ms)
     return (median.high - median.low) / 2 <= MEDIAN_TOLERANCE * median.value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,14 @@ from tools.artifacts import write_file
 from tools.contracts import Accuracy, ArtifactRef, BatchPoint, Recipe, TrialResult, WorkloadInfo
 from tools.errors import TransformError
 from tools.measure.latency import SamplingLimits, sample
-from tools.measure.statistics import Samples, latency, paired_drop, score_interval, throughput
+from tools.measure.statistics import (
+    Samples,
+    latency,
+    paired_drop,
+    quantile_interval,
+    score_interval,
+    throughput,
+)
 from tools.runtimes import Runner, Runtime, get_runtime
 from tools.worker import emit, stage
 
@@ -61,7 +69,7 @@ def run_trial(
     arrays: dict[str, np.ndarray] = {}
     points: list[BatchPoint] = []
     load_ms = 0.0
-    limits = SamplingLimits(max_s=point_max_s)
+    limits = SamplingLimits(max_s=point_max_s, hopeless_above_ms=_ceiling_ms(reference, batch_sizes[0]))
     for size in _accepted(batch_sizes, made):
         stage(f"loading at batch {size}")
         before = time.perf_counter()
@@ -102,6 +110,15 @@ def run_trial(
         load_ms=load_ms,
         build_s=build_s,
     ).model_dump(mode="json")
+
+
+def _ceiling_ms(reference: str | None, size: int) -> float:
+    """Return the upper end of the baseline's median at this batch size: above it, a candidate is no improvement."""
+    if reference is None:
+        return math.inf
+    with np.load(reference) as saved:
+        name = f"latency_ms_{size}"
+        return quantile_interval(saved[name], 0.5).high if name in saved else math.inf
 
 
 def _accepted(batch_sizes: list[int], artifact: ArtifactRef) -> list[int]:
