@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -32,7 +33,7 @@ def main() -> None:
     """Print every table."""
     for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):  # a machine's own tuning must not colour the figures
         os.environ.pop(variable, None)
-    console = Console(soft_wrap=True)
+    console = Console(width=130)
     hardware = detect()
     versions = ", ".join(f"{k} {v}" for k, v in library_versions().items())
     console.print(f"{hardware.cpu}, {hardware.cores} cores; {versions}\n", highlight=False)
@@ -42,7 +43,7 @@ def main() -> None:
 
 def _overheads(console: Console) -> None:
     """What infertune itself costs: starting, isolating, recording."""
-    table = Table(title="What infertune itself costs (median)", title_justify="left")
+    table = Table(title="What infertune itself costs (median)", title_justify="left", box=box.MARKDOWN)
     table.add_column("")
     table.add_column("ms", justify="right")
     with tempfile.TemporaryDirectory() as folder:
@@ -76,11 +77,12 @@ def _frameworks(console: Console) -> None:
     table = Table(
         title=f"{WORKLOAD}: timed in turn in one process; ratios to eager FP32 at batch 1, with 95 % intervals",
         title_justify="left",
+        box=box.MARKDOWN,
     )
     for column in ("", "p50 ms", "p50 ratio", f"images/s at {rows['batch']}", "ratio", "accuracy", "made in s"):
         table.add_column(column, justify="left" if not column else "right")
     for row in rows["rows"]:
-        made = result.seconds.trials if row["name"].startswith("infertune") else row["seconds"]
+        made = sum(t.seconds for t in result.trials) if row["name"].startswith("infertune") else row["seconds"]
         table.add_row(
             row["name"] + (f" ({result.best.recipe})" if row["name"].startswith("infertune") else ""),
             f"{row['p50_ms']:.2f}",
@@ -92,8 +94,8 @@ def _frameworks(console: Console) -> None:
         )
     console.print(table)
     console.print(
-        f"infertune's seconds are the session's trials; the session took {result.seconds.total:.0f} s in all, "
-        f"of which overhead {result.seconds.overhead:.1f} s. Trials that an earlier session measured are not repeated."
+        f"Made in: for infertune, all its {len(result.trials)} candidates built and measured, whenever that was. This "
+        f"session took {result.seconds.total:.0f} s, since what an earlier one measured is not repeated."
     )
 
 

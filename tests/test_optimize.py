@@ -280,22 +280,21 @@ def test_the_main_process_stays_light(full):
 
 
 def rows(home):
-    """Return all evidence by id, except what was unstable: the next session may ask that again."""
+    """Return all evidence by id."""
     with contextlib.closing(sqlite3.connect(home / "evidence.db")) as connection:
-        found = connection.execute("SELECT id, body FROM evidence").fetchall()
-    return {i: body for i, body in found if json.loads(body)["outcome"]["outcome"] != "unstable"}
+        return dict(connection.execute("SELECT id, body FROM evidence").fetchall())
 
 
-def test_a_second_session_measures_nothing_and_decides_the_same(full, infertune):
+def test_a_second_session_measures_nothing_and_decides_the_same(full, infertune, monkeypatch):
+    # what was unstable would be asked again, and on a busy machine something often is
+    monkeypatch.setattr("tools.bench.is_lasting", lambda _: True)
     before = rows(full.home)
     answer = infertune("optimize", full.spec, "--home", full.home, "--output", "json")
     second = SessionResult.model_validate_json(answer.out)
     assert answer.exit_code == 0
-    assert {i: body for i, body in rows(full.home).items() if i in before} == before
+    assert rows(full.home) == before
     assert second.session != full.result.session
     assert second.mlflow.model_version == "2"
-    if any(t.outcome == "unstable" for t in full.result.trials) or len(rows(full.home)) != len(before):
-        pytest.skip("the machine was too noisy for some trials, which were asked again")
     assert second.seconds.trials < full.result.seconds.trials / 3
     assert second.decisions == full.result.decisions
     assert second.best == full.result.best
