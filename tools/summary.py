@@ -197,8 +197,17 @@ def _batch(view: SessionView, best: Configured | None) -> BatchRecommendation | 
         sla_batch=None if sla is None else sla.batch_size,
         sla_reason=sla_reason,
         job_batch=job.batch_size,
-        job_reason=f"{job.throughput_rps.value:,.0f} requests/s; larger batches are not faster beyond the noise",
+        job_reason=f"{job.throughput_rps.value:,.0f} requests/s; {_beyond(job, points)}",
     )
+
+
+def _beyond(job: BatchPoint, points: Sequence[BatchPoint]) -> str:
+    """Say what is known of batches larger than the one for jobs."""
+    if len(points) == 1:
+        return "no other batch size was measured"
+    if job.batch_size == max(p.batch_size for p in points):
+        return "no larger batch was measured"
+    return "larger batches are not faster beyond the noise"
 
 
 def _smallest_within_noise(points: Sequence[BatchPoint]) -> BatchPoint | None:
