@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tools.contracts import ArtifactRef, Recipe, WorkloadInfo
+from tools.measure.comparison import time_block
 from tools.measure.latency import warm_up
 from tools.measure.statistics import Samples, ratio_interval
 from tools.runtimes import get_runtime
@@ -203,14 +204,5 @@ def _in_turn(calls: dict[str, Callable[[], np.ndarray]]) -> dict[str, list[Sampl
     for index in range(ROUNDS):
         titles = list(calls) if index % 2 == 0 else list(reversed(calls))
         for title in titles:
-            call = calls[title]
-            for _ in range(3):  # caches and thread pools change hands
-                call()
-            times: list[float] = []
-            ends = time.perf_counter() + BLOCK_S
-            while time.perf_counter() < ends or len(times) < 3:
-                before = time.perf_counter_ns()
-                call()
-                times.append((time.perf_counter_ns() - before) / 1e6)
-            blocks[title].append(np.asarray(times))
+            blocks[title].append(time_block(calls[title], BLOCK_S))
     return blocks

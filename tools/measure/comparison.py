@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ def run_comparison(
     blocks: dict[tuple[str, int], list[Samples]] = {key: [] for key in calls}
     for index in range(rounds):
         for key in list(calls) if index % 2 == 0 else reversed(list(calls)):
-            blocks[key].append(_block(calls[key], block_s))
+            blocks[key].append(time_block(calls[key], block_s))
     p50 = ratio_interval(blocks["baseline", low_batch], blocks["candidate", low_batch], statistic="median")
     throughput = ratio_interval(
         blocks["baseline", baseline_batch], blocks["candidate", candidate_batch], statistic="mean"
@@ -82,7 +83,8 @@ def _call(workload: WorkloadInfo, side: dict[str, Any], size: int, threads: int)
     return lambda: runner(example)
 
 
-def _block(call: Any, block_s: float) -> Samples:
+def time_block(call: Callable[[], object], block_s: float) -> Samples:
+    """Let a call settle, then time it in milliseconds for `block_s` seconds, at least five times: one side's turn."""
     settled = time.perf_counter() + SETTLE_S
     calls = 0
     while calls < SETTLE_CALLS or time.perf_counter() < settled:
