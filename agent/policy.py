@@ -166,8 +166,11 @@ def _batch_sizes(view: SessionView) -> Proposal | None:
     """Sweeps for the recipes worth it: the best float, and the best of those that keep the accuracy."""
     if view.workload.source.fixed_batch is not None:
         return None
-    candidates = worth_sweeping(view)
-    wanted = [t.recipe for t in candidates if len(t.points) <= 1]
+    asked = {e.recipe.digest for e in view.of_kind(EvidenceKind.SWEEP)}
+    answered = sum(len(view.tried[digest].points) > 1 for digest in asked)
+    # A sweep refines the point at the smallest batch too, and so may change the order: that is no reason for a third.
+    # One that failed leaves its place to the next in line, and is not asked again.
+    wanted = [t.recipe for t in worth_sweeping(view) if t.recipe.digest not in asked][: max(SWEPT - answered, 0)]
     if not wanted:
         return None
     names = " and ".join(r.name for r in wanted)
@@ -192,8 +195,7 @@ def worth_sweeping(view: SessionView) -> list[Tried]:
     ordered = [c.tried for c in sorted(fitting, key=lambda c: figure(c, objective, price).value)]
     floats = [t for t in ordered if t.recipe.precision.is_float]
     chosen = ordered[:1] + [t for t in floats[:1] if t not in ordered[:1]] + list(ordered[1:])
-    unique = list({t.recipe.digest: t for t in chosen}.values())
-    return unique[:SWEPT]
+    return list({t.recipe.digest: t for t in chosen}.values())
 
 
 def _openvino_steps(view: SessionView) -> tuple[Step, ...]:

@@ -232,3 +232,28 @@ def test_half_precision_is_not_tried_on_an_eager_that_is_beaten_already():
         ("onnxruntime fp32", "onnxruntime-cuda fp32", "openvino fp32", "torchscript fp32", "compiled fp32"), 11.0
     )
     assert "eager bf16" in {r.name for r in walk(view(), slow)[1].recipes}
+
+
+def test_a_sweep_that_failed_is_not_asked_again_and_the_next_in_line_takes_its_place():
+    base = view()
+    recipes = [r for p in walk(base, {})[:2] for r in p.recipes]
+    evidence = [measured_trial(POLICY.baseline(base), 12.0)]
+    evidence += [measured_trial(recipe, 2.0 + n) for n, recipe in enumerate(recipes)]
+    first = POLICY.next(view(evidence))
+    assert (first.node, len(first.recipes)) == ("batch_tuning", 2)
+    evidence += [crashed(first.recipes[0], sweep=True), measured_trial(first.recipes[1], 3.0, batches=(1, 2, 4))]
+    second = POLICY.next(view(evidence))
+    assert (second.node, len(second.recipes)) == ("batch_tuning", 1)
+    assert second.recipes[0] not in first.recipes
+    evidence.append(measured_trial(second.recipes[0], 30.0, batches=(1, 2, 4)))
+    assert POLICY.next(view(evidence)).node == "confirmation"
+
+
+def test_a_sweep_that_changes_the_order_is_no_reason_for_a_third():
+    base = view()
+    recipes = [r for p in walk(base, {})[:2] for r in p.recipes]
+    evidence = [measured_trial(POLICY.baseline(base), 12.0)]
+    evidence += [measured_trial(recipe, 2.0 + 0.1 * n) for n, recipe in enumerate(recipes)]
+    first = POLICY.next(view(evidence))
+    evidence += [measured_trial(r, 9.0, batches=(1, 2, 4), n=900) for r in first.recipes]
+    assert POLICY.next(view(evidence)).node == "confirmation"

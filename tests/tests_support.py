@@ -128,8 +128,10 @@ def compared(recipe, rival, ratio, *, batch=1, rival_batch=1):
     return _evidence(recipe, EvidenceKind.COMPARISON, Measured(result=result), parameters)
 
 
-def crashed(recipe):
-    return _evidence(recipe, EvidenceKind.TRIAL, Crashed(stage="exporting", signal="SIGSEGV"))
+def crashed(recipe, *, sweep=False):
+    return _evidence(
+        recipe, EvidenceKind.SWEEP if sweep else EvidenceKind.TRIAL, Crashed(stage="exporting", signal="SIGSEGV")
+    )
 
 
 def _evidence(recipe, kind, outcome, parameters=None):
