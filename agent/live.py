@@ -36,9 +36,7 @@ def observer_for(console: Console, *, workload: str, silent: bool = False) -> Ob
     Args:
         console: where to show it.
         workload: name of the workload.
-        objective: what was asked for, as `tools.report.format.objective` says it; empty when it is not known yet.
         silent: show nothing, because standard output is for a machine.
-        budget_s: the session's time budget, in seconds.
     """
     if silent:
         return Silent()

@@ -46,7 +46,7 @@ class DefaultPolicy:
                 if proposal is not None:
                     return proposal
         winner, _ = final_choice(view)
-        if winner is not None and (rivals(view, winner) or _p99_is_open(view, winner)):
+        if winner is not None and (rivals(view, winner) or _wants_longer(view, winner)):
             return Proposal(
                 node="confirmation",
                 recipes=(winner.tried.recipe,),
@@ -58,7 +58,7 @@ class DefaultPolicy:
         return Proposal(node="scaling_recommendation", reason=why)
 
 
-def _p99_is_open(view: SessionView, leader: Configured) -> bool:
+def _wants_longer(view: SessionView, leader: Configured) -> bool:
     """Whether a slow leader still lacks the samples for a bounded p99, and was not measured for longer yet."""
     longer = [
         e
@@ -194,8 +194,7 @@ def worth_sweeping(view: SessionView) -> list[Tried]:
     ]
     ordered = [c.tried for c in sorted(fitting, key=lambda c: figure(c, objective, price).value)]
     floats = [t for t in ordered if t.recipe.precision.is_float]
-    chosen = ordered[:1] + [t for t in floats[:1] if t not in ordered[:1]] + list(ordered[1:])
-    return list({t.recipe.digest: t for t in chosen}.values())
+    return list({t.recipe.digest: t for t in (*ordered[:1], *floats[:1], *ordered[1:])}.values())
 
 
 def _openvino_steps(view: SessionView) -> tuple[Step, ...]:

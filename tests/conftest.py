@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import settings
 
 # Deterministic, and without deadlines: these machines are shared, and a test must not fail because one was busy.
@@ -11,3 +12,13 @@ settings.load_profile("infertune")
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 os.environ.pop("INFERTUNE_HOME", None)
+
+
+@pytest.fixture(scope="module")
+def commands():
+    """A command line on workers that stay warm for a module's tests."""
+    from session_support import Commands
+
+    running = Commands()
+    yield running
+    running.close()

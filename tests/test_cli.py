@@ -11,7 +11,7 @@ import torch
 import yaml
 from quick_cli import quicken
 from sample_result import sample_result
-from session_support import HPA, QUICK_CLI, TRAFFIC, Commands, names_in, write_spec
+from session_support import HPA, QUICK_CLI, TRAFFIC, names_in, write_spec
 
 from tools.spec import TuningSpec
 
@@ -29,13 +29,6 @@ def data():
 """
 MODEL = {"factory": "user.py:build"}
 DATA = {"factory": "user.py:data"}
-
-
-@pytest.fixture(scope="module")
-def commands():
-    running = Commands()
-    yield running
-    running.close()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import torch
 from quick_cli import quicken
-from session_support import HPA, QUICK_CLI, USER_CODE, Commands, names_in, with_traffic, write_spec
+from session_support import HPA, QUICK_CLI, USER_CODE, names_in, with_traffic, write_spec
 from tests_support import compared, crashed, hardware, measured_trial, spec, workload
 
 from agent.policy import DefaultPolicy
@@ -50,13 +50,6 @@ GATES = [
     ("before deploying", "monitoring in place"),
     ("before deploying", "alerting in place"),
 ]
-
-
-@pytest.fixture(scope="module")
-def commands():
-    running = Commands()
-    yield running
-    running.close()
 
 
 @pytest.fixture

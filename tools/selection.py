@@ -189,8 +189,7 @@ def rivals(view: SessionView, leader: Configured) -> list[Configured]:
             wanted.append(best)
     done = {
         (e.parameters["baseline"], e.parameters["baseline_batch"])
-        for e in view.comparisons(leader.tried.recipe)
-        if e.parameters["candidate_batch"] == leader.point.batch_size
+        for e in view.comparisons(leader.tried.recipe, leader.point.batch_size)
     }
     return [w for w in wanted if (w.tried.recipe.digest, w.point.batch_size) not in done]
 
@@ -200,11 +199,7 @@ def held(view: SessionView, configured: Configured) -> bool | None:
 
     For the objective `size` speed decides nothing, and everything holds.
     """
-    outcomes = [
-        e.outcome
-        for e in view.comparisons(configured.tried.recipe)
-        if e.parameters["candidate_batch"] == configured.point.batch_size
-    ]
+    outcomes = [e.outcome for e in view.comparisons(configured.tried.recipe, configured.point.batch_size)]
     if not outcomes:
         return None
     if view.spec.objective.minimize == "size":

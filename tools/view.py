@@ -100,19 +100,22 @@ class SessionView:
                     return result
         return None
 
-    def comparisons(self, recipe: Recipe) -> list[Evidence]:
-        """Return every interleaved comparison of this recipe as the candidate, whatever became of it."""
-        return [e for e in self.of_kind(EvidenceKind.COMPARISON) if e.recipe == recipe]
+    def comparisons(self, recipe: Recipe, batch_size: int) -> list[Evidence]:
+        """Return every comparison of this recipe at this batch size as the candidate, whatever became of it."""
+        return [
+            e
+            for e in self.of_kind(EvidenceKind.COMPARISON)
+            if e.recipe == recipe and e.parameters["candidate_batch"] == batch_size
+        ]
 
     def against_baseline(self, recipe: Recipe, batch_size: int) -> tuple[Evidence, ComparisonResult] | None:
         """Return the comparison of this recipe at this batch size with the model as given at its smallest batch."""
         assert self.baseline is not None
-        for evidence in self.comparisons(recipe):
+        for evidence in self.comparisons(recipe, batch_size):
             match evidence.outcome:
                 case Measured(result=ComparisonResult() as result) if (
                     evidence.parameters["baseline"] == self.baseline.recipe.digest
                     and evidence.parameters["baseline_batch"] == self.low_batch
-                    and result.candidate_batch == batch_size
                 ):
                     return evidence, result
         return None

@@ -16,6 +16,7 @@ from tools.artifacts import model_file
 from tools.contracts import ArtifactRef
 from tools.measure.flops_onnx import node_flops
 from tools.measure.layers import Layer, Measured, alternate, kind_of, typical_ms
+from tools.runtimes.onnxruntime import session_options
 
 _KERNEL_SUFFIX = "_kernel_time"
 
@@ -90,10 +91,7 @@ def create_session(artifact: ArtifactRef, threads: int, *, profile: Path | None 
     """
     import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options = session_options(threads)
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)

@@ -43,12 +43,19 @@ def create_session(artifact: ArtifactRef, threads: int, providers: list[str]) ->
     """Create an `onnxruntime.InferenceSession` for an ONNX artifact."""
     import onnxruntime as ort
 
+    return ort.InferenceSession(str(model_file(artifact)), session_options(threads), providers=providers)
+
+
+def session_options(threads: int) -> Any:
+    """Return the options that every session here starts from: so many threads, quiet, all graph optimizations."""
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    return ort.InferenceSession(str(model_file(artifact)), options, providers=providers)
+    return options
 
 
 def session_runner(session: Any) -> Runner:
