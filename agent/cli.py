@@ -7,19 +7,15 @@ import sys
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from agent import cli_questions, cli_sessions
+from agent.cli_common import EXIT_USER_ERROR, Home, Output, finish, observing
 from tools.errors import InfertuneError
 
-if TYPE_CHECKING:
-    from tools.observer import Observer
-    from tools.result import SessionResult
-
 STARTED = time.monotonic()
-EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     name="infertune",
@@ -30,12 +26,8 @@ app = typer.Typer(
     "keeps the promises, and say how many replicas the traffic needs.",
 )
 
-
-class Output(StrEnum):
-    """What is written to standard output."""
-
-    TEXT = "text"
-    JSON = "json"
+app.add_typer(cli_sessions.app)
+app.add_typer(cli_questions.app)
 
 
 class SchemaOf(StrEnum):
@@ -45,10 +37,6 @@ class SchemaOf(StrEnum):
     RESULT = "result"
 
 
-Home = Annotated[
-    Path | None,
-    typer.Option("--home", help="Where evidence, artifacts and sessions are kept.", envvar="INFERTUNE_HOME"),
-]
 Target = Annotated[str, typer.Argument(help="A tuning.yaml, or a bundled workload (digits-resnet50, digits-tiny).")]
 
 
@@ -76,18 +64,13 @@ def optimize(
     Ctrl-C keeps the best so far. Exit code: 0 when every promise is kept (MET), 3 when not (INFEASIBLE, UNSTABLE),
     130 when interrupted, 2 for a mistake in the input.
     """
-    from agent.session import InterruptedSessionError, Options, home_directory
+    from agent.session import Options, home_directory
     from agent.session import optimize as run
 
     options = Options(home=home_directory(home), tracking_uri=tracking_uri, fresh=fresh, time_budget_s=time_budget)
-    try:
-        with _observer(output, target) as observer:
-            result = run(target, options, observer, STARTED)
-    except InterruptedSessionError as error:
-        typer.echo(f"infertune: {error}", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    _show(result, output)
-    raise typer.Exit({"MET": 0, "INTERRUPTED": EXIT_INTERRUPTED}.get(result.verdict.value, 3))
+    with observing(output, target) as observer:
+        result = run(target, options, observer, STARTED)
+    finish(result, output)
 
 
 @app.command()
@@ -134,16 +117,6 @@ def graph() -> None:
 
 
 @app.command()
-def sessions(home: Home = None) -> None:
-    """List the sessions in the home directory, the newest last."""
-    from agent.session import home_directory
-    from agent.sessions import list_sessions
-
-    for line in list_sessions(home_directory(home)):
-        typer.echo(line)
-
-
-@app.command()
 def schema(of: Annotated[SchemaOf, typer.Argument(help="spec or result")] = SchemaOf.SPEC) -> None:
     """Print the JSON schema of tuning.yaml (for editors) or of result.json (for scripts)."""
     if of is SchemaOf.SPEC:
@@ -178,25 +151,6 @@ def main() -> None:
         sys.exit(EXIT_USER_ERROR)
     except BrokenPipeError:
         sys.exit(1)
-
-
-def _observer(output: Output, target: str) -> Observer:
-    from rich.console import Console
-
-    from agent.live import observer_for
-
-    return observer_for(Console(), workload=target, silent=output is Output.JSON)
-
-
-def _show(result: SessionResult, output: Output) -> None:
-    if output is Output.JSON:
-        typer.echo(result.model_dump_json(indent=1))
-        return
-    from rich.console import Console
-
-    from agent.console import print_summary
-
-    print_summary(result, Console())
 
 
 if __name__ == "__main__":

@@ -133,6 +133,8 @@ def _print_files(result: SessionResult, console: Console) -> None:
     for name, path in files.items():
         line = Text.assemble("  ", (fmt.label(name).ljust(width), "dim"), "  ", fmt.clean(path))
         console.print(line, soft_wrap=True)  # a path stays in one piece, to be copied
+    if result.mlflow is not None and result.mlflow.note is not None:
+        _item(console, Text(fmt.clean(result.mlflow.note), style="yellow"))
 
 
 def _heading(console: Console, title: str) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from nodes.context import Proposal
 from tools.contracts import EvidenceKind, ModelFormat, Option, Precision, Recipe, Step
 from tools.hardware import has_bf16_kernels, has_fp16_kernels, has_int8_kernels
-from tools.selection import Configured, breaches, configurations, figure, final_choice, p99_is_open, rivals
+from tools.selection import Configured, breaches, configurations, figure, final_choice, rivals, unsettled
 from tools.view import SessionView, Tried
 
-POLICY_VERSION = "1"
+POLICY_VERSION = "2"
 BUDGET_SHARE = 0.85
 """Of the session's time: past this no new experiment is proposed, so that choosing and confirming still fit."""
 SWEPT = 2
@@ -59,13 +59,13 @@ class DefaultPolicy:
 
 
 def _wants_longer(view: SessionView, leader: Configured) -> bool:
-    """Whether a slow leader still lacks the samples for a bounded p99, and was not measured for longer yet."""
+    """Whether a leader's numbers did not settle, or too few calls bound its p99, and it was not timed longer yet."""
     longer = [
         e
         for e in view.of_kind(EvidenceKind.SWEEP)
         if e.recipe == leader.tried.recipe and e.parameters["batch_sizes"] == [leader.point.batch_size]
     ]
-    return p99_is_open(view, leader) and not longer
+    return unsettled(view, leader) is not None and not longer
 
 
 def _float_runtimes(view: SessionView) -> Proposal | None:

@@ -1,4 +1,8 @@
-"""One optimization, from spec to result: loads the workload, runs the graph, keeps the best so far on Ctrl-C."""
+"""One optimization, from spec to result: loads the workload, runs the graph, keeps the best so far on Ctrl-C.
+
+A session that was killed or stopped goes on where its journal ends: the graph runs again from its start, finds every
+answer that was there, comes to the same decisions, and measures only what is missing.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +10,34 @@ import contextlib
 import datetime as dt
 import os
 import secrets
-import signal
 import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
-from tools.artifacts import write_file
-from tools.bench import Bench, BenchLimits
-from tools.contracts import Evidence, WorkloadInfo
-from tools.errors import InfertuneError, SpecError, StorageError, WorkloadError
+from agent.loading import load, read_spec
+from agent.signals import InterruptedSessionError, stop_on_signals
+from tools.bench import Bench
+from tools.contracts import PROTOCOL_VERSION, Hardware
+from tools.errors import InfertuneError, StorageError
 from tools.evidence import EvidenceStore
 from tools.hardware import detect, library_versions
 from tools.journal import Journal
+from tools.ledger import Ledger
+from tools.lock import held
+from tools.machine import Machine
 from tools.observer import Observer
-from tools.outcomes import reason
+from tools.record import JOURNAL, LOCK, RESULT, Loaded, SessionRecord, Started, State, fold, read_record
 from tools.report.format import objective as format_objective
 from tools.result import SessionResult
 from tools.runtimes import availabilities
-from tools.spec import TuningSpec, load_spec
-from tools.worker import LIGHT_MODULES, TORCH_MODULES, Returned, Worker
-from tools.workloads.bundled import BUNDLED, bundled_spec
+from tools.worker import LIGHT_MODULES, TORCH_MODULES, Worker
 
 RECURSION_LIMIT = 100
 """Steps of the graph: an optimization takes about a dozen."""
-TRAINING_LIMIT_S = 1800.0
-
-
-class InterruptedSessionError(InfertuneError):
-    """Ctrl-C came before anything was measured."""
+MEMORY_SHARE = 0.8
+"""Of the machine's memory that a trial may take when the spec does not say: the rest keeps the session alive."""
 
 
 @dataclass(frozen=True)
@@ -55,107 +55,177 @@ def home_directory(given: Path | None = None) -> Path:
     return (given or Path(os.environ.get("INFERTUNE_HOME", ".infertune"))).expanduser().resolve()
 
 
-def optimize(target: str, options: Options, observer: Observer, started: float | None = None) -> SessionResult:
+def optimize(target: str, options: Options, observer: Observer, began: float | None = None) -> SessionResult:
     """Optimize a workload.
 
     Args:
         target: a `tuning.yaml`, or the name of a bundled workload.
         options: see there.
         observer: is told what happens, as it happens.
-        started: `time.monotonic()` when the command began, so that imports count as overhead.
+        began: `time.monotonic()` when the command began, so that imports count as overhead.
 
     Raises:
         InfertuneError: the spec or the workload cannot be used, or the home directory cannot be written.
         InterruptedSessionError: Ctrl-C before there was anything to report.
     """
+    from agent.policy import POLICY_VERSION
     from tools.tracking.store import default_tracking_uri
 
-    started = time.monotonic() if started is None else started
-    spec = read_spec(target)  # before anything is written: a typo leaves no trace in the home directory
+    began = time.monotonic() if began is None else began
+    read_spec(target)  # before anything is written: a typo leaves no trace in the home directory
     hardware = detect()
     created = dt.datetime.now(dt.UTC)
     session = f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    session_dir = options.home / "sessions" / session
-    logs = session_dir / "logs"
-    store = EvidenceStore(options.home / "evidence.db")
-    journal = Journal(session_dir / "journal.jsonl")
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(options.home / "cache" / "inductor"))
-    with Worker(TORCH_MODULES, logs) as torch_worker, Worker(LIGHT_MODULES, logs) as light_worker:
-        training_s = 0.0
-        if target in BUNDLED:
-            spec, training_s = _prepare(target, options, torch_worker, observer, session_dir)
-        if options.time_budget_s is not None:
-            budget = spec.budget.model_copy(update={"time_s": options.time_budget_s})
-            spec = spec.model_copy(update={"budget": budget})
+    started = Started(
+        session=session,
+        target=str(Path(target).resolve()) if Path(target).exists() else target,
+        created=created.isoformat(timespec="seconds"),
+        tracking_uri=options.tracking_uri or default_tracking_uri(options.home),
+        fresh=options.fresh,
+        time_budget_s=options.time_budget_s,
+        hardware=hardware,
+        versions=library_versions(),
+        availability=availabilities(hardware),
+        policy=POLICY_VERSION,
+        protocol=PROTOCOL_VERSION,
+    )
+    folder = options.home / "sessions" / session
+    with _alone(options.home, folder):
+        journal = Journal(folder / JOURNAL)
+        first = journal.append("started", started.model_dump(mode="json"))
+        return _run(options.home, fold(folder, [first]), journal, observer, began)
+
+
+def resume(folder: Path, observer: Observer, began: float | None = None) -> SessionResult:
+    """Take up a session that was killed or stopped, and bring it to its end.
+
+    What it measured stays measured and what it decided stays decided, apart from what it decided while a person was
+    stopping it. A session that is finished is only read.
+
+    Args:
+        folder: `<home>/sessions/<id>`.
+        observer: is told what happens.
+        began: as for `optimize`.
+
+    Raises:
+        InfertuneError: there is no such session, it runs right now, or machine, libraries, policy or workload are
+            no longer what they were: then old and new numbers must not be mixed.
+        InterruptedSessionError: as for `optimize`.
+    """
+    began = time.monotonic() if began is None else began
+    home = folder.parents[1]
+    with _alone(home, folder):
+        record = read_record(folder)
+        if record.state is State.FINISHED:
+            return read_result(folder)
+        _check_unchanged(record)
+        journal = Journal(folder / JOURNAL)
+        journal.append("resumed", {"evidence": len(record.evidence), "decisions": len(record.decisions)})
+        return _run(home, read_record(folder), journal, observer, began)
+
+
+def read_result(folder: Path) -> SessionResult:
+    """Read a session's `result.json`.
+
+    Raises:
+        StorageError: it is not there, or is no result of this version.
+    """
+    from tools.tracking.session import read_result as read
+
+    return read(folder / RESULT)
+
+
+def _run(home: Path, record: SessionRecord, journal: Journal, observer: Observer, began: float) -> SessionResult:
+    """Load the workload, run the graph, and return the result."""
+    started = record.started
+    folder = record.folder
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home / "cache" / "inductor"))
+    logs = folder / "logs"
+    store = EvidenceStore(home / "evidence.db")
+    asked = read_spec(started.target) if record.loaded is None else record.loaded.spec
+    limit_mb = asked.budget.trial_memory_mb or MEMORY_SHARE * started.hardware.memory_mb
+    with (
+        Worker(TORCH_MODULES, logs, memory_limit_mb=limit_mb) as torch_worker,
+        Worker(LIGHT_MODULES, logs, memory_limit_mb=limit_mb) as light_worker,
+    ):
+        before_s = 0.0 if record.loaded is None else record.loaded.loading_s + record.loaded.training_s
+        try:
+            loaded = load(record, home, torch_worker, observer)
+        except InterruptedSessionError:
+            journal.append("interrupted", {"decisions": 0})
+            raise
+        except InfertuneError as error:
+            journal.append("failed", {"reason": str(error)})
+            raise
+        if record.loaded is None:
+            journal.append("loaded", _with_relative_inputs(loaded, folder))
+        spec = loaded.spec
         observer.about(objective=format_objective(spec.objective, spec.workload.metric), budget_s=spec.budget.time_s)
-        versions = library_versions()
-        journal.append(
-            "started",
-            {
-                "session": session,
-                "spec": spec.model_dump(mode="json"),
-                "hardware": hardware.model_dump(mode="json"),
-                "versions": versions,
-            },
-        )
-        before = time.monotonic()
-        workload = _workload(spec, options.home, torch_worker, observer)
+        for note in loaded.workload.notes:
+            observer.finding(note)
+        ledger = Ledger(journal, evidence=record.evidence, decisions=record.decisions)
+        known = store.get_all(record.evidence)
+        before_s += sum(e.seconds for e in known if e.session == started.session)
+        machine = Machine(torch_worker, light_worker, observer, loaded.limits.trial_s)
         bench = Bench(
-            home=options.home,
-            workload=workload,
-            hardware=hardware,
-            versions=versions,
-            threads=spec.hardware.threads or hardware.cores,
-            torch_worker=torch_worker,
-            light_worker=light_worker,
+            home=home,
+            session=started.session,
+            workload=loaded.workload,
+            hardware=started.hardware,
+            versions=started.versions,
+            threads=threads_of(loaded, started.hardware),
             store=store,
             observer=observer,
-            limits=BenchLimits(trial_s=spec.budget.trial_s),
-            fresh=options.fresh,
-            spent_s=time.monotonic() - before,
+            machine=machine,
+            recorded=known,
+            limits=loaded.limits,
+            on_evidence=ledger.use,
+            fresh=started.fresh,
         )
-        context_arguments = {
-            "spec": spec,
-            "bench": bench,
-            "journal": journal,
-            "observer": observer,
-            "session": session,
-            "session_dir": session_dir,
-            "created": created.isoformat(timespec="seconds"),
-            "tracking_uri": options.tracking_uri or default_tracking_uri(options.home),
-            "availability": availabilities(hardware),
-            "training_s": training_s,
-            "started": started,
-        }
-        with _ctrl_c(bench, observer):
-            result_path = _run_graph(context_arguments, options.home, session)
-    journal.append("finished", {"result": result_path})
-    return SessionResult.model_validate_json(Path(result_path).read_text(encoding="utf-8"))
+        with stop_on_signals(machine, observer):
+            result = _run_graph(record, loaded, bench, ledger, began - before_s)
+    journal.append("finished", {"result": str(folder / RESULT), "verdict": result.verdict})
+    return result
 
 
-def _run_graph(context_arguments: dict[str, Any], home: Path, session: str) -> str:
-    """Run the graph to its end and return the path of the result."""
+def threads_of(loaded: Loaded, hardware: Hardware) -> int:
+    """Return the CPU threads that a replica has."""
+    return loaded.spec.hardware.threads or hardware.cores
+
+
+def _run_graph(record: SessionRecord, loaded: Loaded, bench: Bench, ledger: Ledger, began: float) -> SessionResult:
+    """Run the graph from its start to its end."""
     from langgraph.checkpoint.sqlite import SqliteSaver
 
     from agent.graph import build_graph
     from agent.policy import DefaultPolicy
     from nodes.context import STATE_VERSION, Context
 
-    context = Context(policy=DefaultPolicy(), **context_arguments)
-    bench = context.bench
-
-    def keep(evidence: Evidence) -> None:
-        context.evidence.append(evidence)
-        context.journal.append("evidence", {"id": evidence.id, "kind": evidence.kind, "recipe": evidence.recipe.name})
-
-    bench.on_evidence = keep
-    path = home / "checkpoints.db"
+    started = record.started
+    context = Context(
+        spec=loaded.spec,
+        bench=bench,
+        policy=DefaultPolicy(),
+        ledger=ledger,
+        observer=bench.observer,
+        session=started.session,
+        session_dir=record.folder,
+        created=started.created,
+        tracking_uri=started.tracking_uri,
+        availability=started.availability,
+        loading_s=loaded.loading_s,
+        training_s=loaded.training_s,
+        wall_s=lambda: time.monotonic() - began,
+    )
+    path = bench.home / "checkpoints.db"
     try:
         with contextlib.closing(sqlite3.connect(path, check_same_thread=False, timeout=30)) as connection:
-            graph = build_graph().compile(checkpointer=SqliteSaver(connection))
-            state = graph.invoke(
-                {"schema_version": STATE_VERSION, "session": session},
-                {"configurable": {"thread_id": session}, "recursion_limit": RECURSION_LIMIT},
+            saver = SqliteSaver(connection)
+            saver.setup()
+            saver.delete_thread(started.session)  # of a run that was killed: the journal knows more than its checkpoint
+            build_graph().compile(checkpointer=saver).invoke(
+                {"schema_version": STATE_VERSION, "session": started.session},
+                {"configurable": {"thread_id": started.session}, "recursion_limit": RECURSION_LIMIT},
                 context=context,
                 durability="sync",
             )
@@ -165,136 +235,50 @@ def _run_graph(context_arguments: dict[str, Any], home: Path, session: str) -> s
             where=str(path),
             fix="Free some space, move the file away, or point INFERTUNE_HOME to a folder that you can write.",
         ) from error
-    return str(state["result"])
+    return read_result(record.folder)
 
 
-def read_spec(target: str) -> TuningSpec:
-    """Load the spec of a file or of a bundled workload, and the traffic and HPA files that it names.
-
-    Raises:
-        SpecError: there is no such thing, or one of the files cannot be used.
-    """
-    path = BUNDLED.get(target, Path(target))
-    if not path.exists() and path.suffix not in (".yaml", ".yml"):
-        raise SpecError(f"there is no file and no bundled workload {target!r}.", fix=f"Bundled: {', '.join(BUNDLED)}.")
-    spec = load_spec(path)
-    check_files(spec)
-    return spec
-
-
-def check_files(spec: TuningSpec) -> None:
-    """Read the traffic and the HPA now: a typo there should not cost an hour of trials first.
-
-    Raises:
-        SpecError: one of them cannot be used.
-    """
-    from tools.scaling.manifest import read_hpa
-    from tools.traffic import load_trace
-
-    if spec.traffic is not None and spec.traffic.trace is not None:
-        load_trace(Path(spec.traffic.trace))
-    if spec.hpa is not None:
-        read_hpa(Path(spec.hpa.file))
-
-
-def _prepare(
-    target: str, options: Options, worker: Worker, observer: Observer, session_dir: Path
-) -> tuple[TuningSpec, float]:
-    """Return the spec of a bundled workload with its weights in it, and the seconds that their training took."""
-    started = time.monotonic()
-    what = f"prepare {target}"
-    observer.started(what, detail="training it, unless that was done before")
-    value = run_or_raise(
-        worker,
-        "tools.workloads.bundled:prepare",
-        {"name": target, "home": str(options.home)},
-        label="prepare",
-        limit_s=TRAINING_LIMIT_S,
-        observer=observer,
-    )
-    seconds = time.monotonic() - started
-    observer.finished(what, outcome="finished", headline="weights are there", seconds=seconds)
-    return _with_own_hpa(bundled_spec(target, Path(value)), session_dir), seconds
-
-
-def _with_own_hpa(spec: TuningSpec, session_dir: Path) -> TuningSpec:
-    """Copy a bundled workload's HPA into the session: recommendations go beside it, and not into the installation."""
-    if spec.hpa is None:
-        return spec
-    copy = session_dir / "hpa.yaml"
-    write_file(copy, Path(spec.hpa.file).read_text(encoding="utf-8"))
-    return spec.model_copy(update={"hpa": spec.hpa.model_copy(update={"file": str(copy)})})
-
-
-def _workload(spec: TuningSpec, home: Path, worker: Worker, observer: Observer) -> WorkloadInfo:
-    what = f"load {spec.workload.name}"
-    started = time.monotonic()
-    observer.started(what)
-    value = run_or_raise(
-        worker,
-        "tools.workloads.loading:materialize",
-        {"spec": spec.workload.model_dump(mode="json"), "home": str(home)},
-        label="load",
-        limit_s=spec.budget.trial_s,
-        observer=observer,
-    )
-    info = WorkloadInfo.model_validate(value)
-    observer.finished(
-        what,
-        outcome="finished",
-        headline=f"{info.parameters / 1e6:.1f} M parameters, {info.evaluation.n} held-out items",
-        seconds=time.monotonic() - started,
-    )
-    for note in info.notes:
-        observer.finding(note)
-    return info
-
-
-def run_or_raise(
-    worker: Worker, task: str, arguments: dict[str, Any], *, label: str, limit_s: float, observer: Observer
-) -> Any:
-    """Run a task that the session cannot do without.
-
-    Raises:
-        WorkloadError: it did not come back; the message is that of the task's own error.
-        InterruptedSessionError: Ctrl-C.
-    """
-    with _leave_on_ctrl_c(worker):
-        outcome = worker.run(task, arguments, label=label, limit_s=limit_s, on_event=observer.event)
-    if isinstance(outcome, Returned):
-        return outcome.value
-    text = getattr(outcome, "reason", None) or reason(outcome)
-    raise WorkloadError(str(text))
+def _with_relative_inputs(loaded: Loaded, folder: Path) -> dict[str, object]:
+    """Return what is journalled: the copies of inputs by their place in the session's folder, which may move."""
+    payload = loaded.model_dump(mode="json")
+    traffic = payload["spec"]["traffic"]
+    if traffic is not None and traffic["trace"] is not None:
+        traffic["trace"] = str(Path(traffic["trace"]).relative_to(folder))
+    return payload
 
 
 @contextlib.contextmanager
-def _leave_on_ctrl_c(worker: Worker) -> Iterator[None]:
-    """Ctrl-C ends everything at once, even while the worker still imports its libraries: there is nothing to keep."""
-
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        worker.cancel()
-        raise InterruptedSessionError("interrupted before anything was measured.")
-
-    previous = signal.signal(signal.SIGINT, handle)
-    try:
+def _alone(home: Path, folder: Path) -> Iterator[None]:
+    """Keep other processes from working on this session, and from tidying the home up meanwhile."""
+    busy = f"another process is working on session {folder.name}."
+    tidying = "its evidence is being tidied up right now: try again in a minute."
+    with held(home / LOCK, busy=tidying, shared=True), held(folder / LOCK, busy=busy):
         yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
-@contextlib.contextmanager
-def _ctrl_c(bench: Bench, observer: Observer) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) ends the trials and keeps the best so far; the second ends everything."""
+def _check_unchanged(record: SessionRecord) -> None:
+    """Refuse to mix numbers that do not compare.
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        if bench.stopped:
-            signal.default_int_handler(number, frame)
-        bench.stop()
-        observer.finding("Stopping: the best so far is kept. Once more ends at once.")
+    Raises:
+        InfertuneError: hardware, libraries, policy or protocol are no longer the same.
+    """
+    from agent.policy import POLICY_VERSION
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    started = record.started
+    now: dict[str, tuple[str, str]] = {
+        "the policy": (started.policy, POLICY_VERSION),
+        "the measuring protocol": (started.protocol, PROTOCOL_VERSION),
+    }
+    hardware = detect()
+    for name in Hardware.model_fields:
+        now[f"this machine's {name}"] = (str(getattr(started.hardware, name)), str(getattr(hardware, name)))
+    versions = library_versions()
+    for name in sorted(started.versions.keys() | versions.keys()):
+        now[name] = (started.versions.get(name, "absent"), versions.get(name, "absent"))
+    changed = [f"{name} was {was} and is {is_now}" for name, (was, is_now) in now.items() if was != is_now]
+    if changed:
+        raise InfertuneError(
+            f"cannot go on, since numbers from before and after would not compare: {'; '.join(changed)}.",
+            where=record.session,
+            fix=f"Start anew: infertune optimize {started.target}",
+        )

@@ -16,7 +16,7 @@ def batch_tuning(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any
     context = runtime.context
     proposal = Proposal.model_validate(state["proposal"])
     for recipe in proposal.recipes:
-        if context.elapsed_s > context.spec.budget.time_s:
+        if context.bench.stopped or context.elapsed_s > context.spec.budget.time_s:
             break
         context.bench.sweep(recipe, proposal.batch_sizes)
     view = context.view()

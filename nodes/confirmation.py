@@ -9,15 +9,15 @@ from langgraph.runtime import Runtime
 from nodes.context import Context, Proposal, TuningState, decision_id
 from tools.contracts import Decision, Evidence, EvidenceKind, JsonScalar, Option
 from tools.outcomes import describe, trial_result
-from tools.selection import Configured, final_choice, held, p99_is_open, rivals
+from tools.selection import Configured, attempts, final_choice, held, rivals, unsettled
 from tools.view import SessionView
 
 
 def confirmation(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any]:
     """Time the leader in turn with its rivals, then feed it edge cases.
 
-    A slow model may have too few samples for a bounded p99 from the sweep: then it is first measured for longer, and
-    may turn out to break the SLO after all.
+    Where its median did not settle, or too few calls bound its p99, it is first measured for longer, and may turn out
+    to break the SLO after all.
     """
     context = runtime.context
     proposal = Proposal.model_validate(state["proposal"])
@@ -25,8 +25,8 @@ def confirmation(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any
     winner, _ = final_choice(context.view())
     assert winner is not None, "only a feasible leader is proposed"
     assert winner.tried.recipe == recipe, "the leader that was proposed"
-    if p99_is_open(context.view(), winner):
-        longer = context.bench.bound_p99(recipe, winner.point.batch_size)
+    if unsettled(context.view(), winner) is not None:
+        longer = context.bench.for_longer(recipe, winner.point.batch_size)
         leader, _ = final_choice(context.view())
         if leader is None or (leader.tried.recipe, leader.point.batch_size) != (recipe, winner.point.batch_size):
             decision = Decision(
@@ -44,7 +44,13 @@ def confirmation(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any
     trial = _trial(view, winner)
     facing = rivals(view, winner)
     compared = [
-        context.bench.compare(_trial(view, rival), rival.point.batch_size, trial, winner.point.batch_size)
+        context.bench.compare(
+            _trial(view, rival),
+            rival.point.batch_size,
+            trial,
+            winner.point.batch_size,
+            attempt=len(attempts(view, winner, rival)) + 1,
+        )
         for rival in facing
     ]
     edges = context.bench.edge_cases(trial, sorted({min(winner.tried.points), max(winner.tried.points)}))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from operator import add
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -11,8 +11,8 @@ from typing import Annotated, Any, Protocol
 from typing_extensions import TypedDict
 
 from tools.bench import Bench
-from tools.contracts import Availability, Contract, Decision, Evidence, Option, Recipe
-from tools.journal import Journal
+from tools.contracts import Availability, Contract, Decision, Option, Recipe
+from tools.ledger import Ledger
 from tools.observer import Observer
 from tools.spec import TuningSpec
 from tools.view import SessionView
@@ -64,7 +64,7 @@ class Context:
     spec: TuningSpec
     bench: Bench
     policy: Policy
-    journal: Journal
+    ledger: Ledger
     observer: Observer
     session: str
     session_dir: Path
@@ -72,15 +72,21 @@ class Context:
     """When the session began, UTC, ISO 8601."""
     tracking_uri: str
     availability: dict[str, Availability]
+    loading_s: float = 0.0
+    """Seconds that loading the workload took."""
     training_s: float = 0.0
-    evidence: list[Evidence] = field(default_factory=list)
-    """Everything this session rests on, in the order of its first use."""
-    started: float = field(default_factory=time.monotonic)
+    """Seconds that training a bundled workload took."""
+    wall_s: Callable[[], float] = lambda: 0.0
+    """Seconds that a person has waited for this session, over all the processes that worked on it."""
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since the session began."""
-        return time.monotonic() - self.started
+        """Seconds of the time budget that are used.
+
+        They are counted from what the journal knows, and not from a clock, so that a session that was killed and
+        resumed, or is replayed, finds the same time on it at every decision.
+        """
+        return self.loading_s + self.training_s + self.bench.charged_s
 
     def view(self) -> SessionView:
         """Return what is known now."""
@@ -89,17 +95,18 @@ class Context:
             workload=self.bench.workload,
             hardware=self.bench.hardware,
             availability=self.availability,
-            evidence=tuple(self.evidence),
+            evidence=tuple(self.ledger.evidence),
             elapsed_s=self.elapsed_s,
             stopped=self.bench.stopped,
         )
 
     def record(self, decision: Decision) -> dict[str, Any]:
         """Write a decision to the journal, tell whoever watches, and return it for the state."""
-        dumped = decision.model_dump(mode="json")
-        self.journal.append("decision", dumped)
+        if self.bench.stopped:
+            self.ledger.interrupt()
+        self.ledger.decide(decision)
         self.observer.finding(f"{decision.question} {decision.chosen or 'None'}: {decision.reason.rstrip('.')}.")
-        return dumped
+        return decision.model_dump(mode="json")
 
 
 def decision_id(state: TuningState) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from pathlib import Path
 from typing import Any
@@ -10,44 +9,46 @@ from typing import Any
 from langgraph.runtime import Runtime
 
 from nodes.context import Context, TuningState
-from tools.artifacts import write_file
 from tools.contracts import Decision
-from tools.result import MlflowRef, ScalingSummary, Seconds, SessionResult
+from tools.mirror import mirror, render, save, write_example
+from tools.record import RESULT
+from tools.result import ScalingSummary, Seconds, SessionResult
+from tools.scaling.hpa import write_recommendation
 from tools.summary import summarize
-from tools.worker import Returned
 
 
 def report(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any]:
-    """Put `result.json` and `report.html` on disk, then mirror the session to MLflow.
+    """Put `result.json`, the recommended HPA and `report.html` on disk, then mirror the session to MLflow.
 
     A failing report or an MLflow that is away costs a note in the result, never the result.
     """
     context = runtime.context
-    result = _result(state, context)
-    result_path = context.session_dir / "result.json"
+    machine, journal = context.bench.machine, context.ledger.journal
+    assert machine is not None, "a session that is replayed ends before its report"
+    assert journal is not None, "likewise"
     context.observer.started("report")
     started = time.monotonic()
-    _save(result, result_path)
-    context.journal.append("result", result.model_dump(mode="json"))
-    notes = [*result.notes, *_render(result, context)]
-    reference = _record(context)
-    if reference.note:
-        notes.append(reference.note)
-    result = result.model_copy(
-        update={"mlflow": reference, "notes": tuple(notes), "seconds": _seconds(context)},
-    )
-    if reference.note:  # the page was rendered before, so that MLflow could keep it
-        _render(result, context)
-    _save(result, result_path)
-    context.journal.append("recorded", reference.model_dump(mode="json"))
-    context.observer.finished(
-        "report", outcome="finished", headline=str(result_path), seconds=time.monotonic() - started
-    )
-    return {"result": str(result_path)}
+    folder = context.session_dir
+    result = _result(state, context)
+    save(result, folder)
+    write_example(context.bench.workload, folder)
+    journal.append("result", result.model_dump(mode="json"))
+    note = render(result, folder, machine)
+    if note is not None:
+        result = result.model_copy(update={"notes": (*result.notes, note)})
+    result = result.model_copy(update={"mlflow": mirror(folder, context.tracking_uri, machine)})
+    result = result.model_copy(update={"seconds": _seconds(context)})
+    save(result, folder)
+    assert result.mlflow is not None
+    if result.mlflow.note is not None:  # the page was rendered before, so that MLflow could keep it
+        render(result, folder, machine)
+    journal.append("recorded", result.mlflow.model_dump(mode="json"))
+    path = str(folder / RESULT)
+    context.observer.finished("report", outcome="finished", headline=path, seconds=time.monotonic() - started)
+    return {"result": path}
 
 
 def _result(state: TuningState, context: Context) -> SessionResult:
-    scaling = state.get("scaling")
     folder = context.session_dir
     return summarize(
         context.view(),
@@ -55,57 +56,32 @@ def _result(state: TuningState, context: Context) -> SessionResult:
         created=context.created,
         versions=context.bench.versions,
         decisions=[Decision.model_validate(d) for d in state.get("decisions", [])],
-        scaling=ScalingSummary.model_validate(scaling) if scaling else None,
+        scaling=_scaling(state, context),
         seconds=_seconds(context),
         files={
-            "result": str(folder / "result.json"),
+            "result": str(folder / RESULT),
             "report": str(folder / "report.html"),
-            "journal": str(context.journal.path),
+            "journal": str(folder / "journal.jsonl"),
             "logs": str(folder / "logs"),
         },
     )
 
 
+def _scaling(state: TuningState, context: Context) -> ScalingSummary | None:
+    """Write the autoscaler that follows, beside the one in use or into the session's folder."""
+    if not state.get("scaling"):
+        return None
+    return write_recommendation(
+        ScalingSummary.model_validate(state["scaling"]),
+        workload=context.bench.workload.name,
+        hpa_file=Path(context.spec.hpa.file) if context.spec.hpa is not None else None,
+        session_folder=context.session_dir,
+    )
+
+
 def _seconds(context: Context) -> Seconds:
-    total = context.elapsed_s
-    trials = context.bench.spent_s
+    total = context.wall_s()
+    trials = context.loading_s + context.bench.charged_s
     return Seconds(
         total=total, trials=trials, training=context.training_s, overhead=total - trials - context.training_s
     )
-
-
-def _save(result: SessionResult, path: Path) -> None:
-    write_file(path, result.model_dump_json(indent=1) + "\n")
-
-
-def _render(result: SessionResult, context: Context) -> list[str]:
-    arguments = {"result": result.model_dump(mode="json"), "path": str(context.session_dir / "report.html")}
-    outcome = context.bench.background("tools.report.html:render_task", arguments, label="report")
-    return [] if isinstance(outcome, Returned) else [f"report.html could not be written: {_why(outcome)}"]
-
-
-def _record(context: Context) -> MlflowRef:
-    import numpy as np
-
-    from tools.workloads.datasets import batch_of
-
-    example = context.session_dir / "example.npz"
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **batch_of(context.bench.workload.evaluation, 2))  # type: ignore[arg-type]
-    write_file(example, buffer.getvalue())
-    outcome = context.bench.background(
-        "tools.tracking:record_task",
-        {"session_dir": str(context.session_dir), "example": str(example), "tracking_uri": context.tracking_uri},
-        label="mlflow",
-    )
-    if isinstance(outcome, Returned):
-        return MlflowRef.model_validate(outcome.value)
-    return MlflowRef(
-        tracking_uri=context.tracking_uri,
-        run_id=None,
-        note=f"MLflow has no record of this session ({_why(outcome)}). The journal has all of it.",
-    )
-
-
-def _why(outcome: object) -> str:
-    return str(getattr(outcome, "reason", outcome))

@@ -9,7 +9,6 @@ from langgraph.runtime import Runtime
 
 from nodes.context import Context, TuningState, decision_id
 from tools.contracts import Decision, Interval, Option
-from tools.scaling.hpa import write_recommendation
 from tools.scaling.recommend import recommend
 from tools.selection import Configured, final_choice, is_baseline
 from tools.traffic import Trace, constant, load_trace
@@ -17,7 +16,7 @@ from tools.view import SessionView
 
 
 def scaling_recommendation(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any]:
-    """Size the service for its traffic with the chosen configuration, before and after. Writes files, no cluster."""
+    """Size the service for its traffic with the chosen configuration, before and after."""
     context = runtime.context
     view = context.view()
     best, _ = final_choice(view)
@@ -44,12 +43,6 @@ def scaling_recommendation(state: TuningState, runtime: Runtime[Context]) -> dic
         slo_ms=context.spec.objective.p99_ms,
         price_per_hour_usd=context.spec.hardware.price_per_hour_usd,
         baseline_capacity=_baseline_capacity(view, best),
-    )
-    summary = write_recommendation(
-        summary,
-        workload=view.workload.name,
-        hpa_file=Path(context.spec.hpa.file) if context.spec.hpa is not None else None,
-        session_folder=context.session_dir,
     )
     facts = {
         "capacity_rps": summary.capacity_rps.value,

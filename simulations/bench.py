@@ -18,7 +18,7 @@ from rich.table import Table
 
 from agent.live import observer_for
 from agent.session import Options, home_directory, optimize
-from tools.contracts import Evidence, EvidenceKind, Failed, Recipe
+from tools.contracts import Evidence, EvidenceKind, Failed, Finding, Recipe
 from tools.evidence import EvidenceStore
 from tools.hardware import detect, library_versions
 from tools.journal import Journal
@@ -139,17 +139,20 @@ def _echo(worker: Worker) -> None:
 
 
 def _evidence(number: int) -> Evidence:
-    return Evidence(
-        id=f"{number:016d}",
-        kind=EvidenceKind.TRIAL,
-        workload="bench",
-        recipe=Recipe(runtime="eager"),
-        parameters={},
-        hardware="bench",
-        versions={},
-        outcome=Failed(stage="none", reason="x" * 2000),
-        seconds=1.0,
-        created="2026-01-01T00:00:00+00:00",
+    return Evidence.of(
+        Finding(
+            question=f"{number:016d}",
+            session="bench",
+            kind=EvidenceKind.TRIAL,
+            workload="bench",
+            recipe=Recipe(runtime="eager"),
+            parameters={},
+            hardware="bench",
+            versions={},
+            outcome=Failed(stage="none", reason="x" * 2000),
+            seconds=1.0,
+            created="2026-01-01T00:00:00+00:00",
+        )
     )
 
 

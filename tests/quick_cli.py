@@ -5,7 +5,6 @@ If `QUICK_FACTS` names a file, the process writes there what it had imported and
 """
 
 import atexit
-import functools
 import json
 import os
 import re
@@ -13,12 +12,19 @@ import sys
 from pathlib import Path
 
 import agent.cli
+import agent.loading
 import agent.policy
 import agent.session
-import tools.bench
+import tools.limits
 import tools.runtimes
 
-LIMITS = {"screen_point_s": 1.5, "sweep_point_s": 1.5, "comparison_rounds": 8, "comparison_block_s": 0.03}
+LIMITS = {
+    "screen_point_s": 1.5,
+    "sweep_point_s": 1.5,
+    "comparison_rounds": 8,
+    "comparison_block_s": 0.03,
+    "tolerate_noise": True,
+}
 """Points end earlier where the machine is quiet, so their time is only used up where it is not."""
 BATCH_SIZES = (1, 4)
 
@@ -32,7 +38,7 @@ def quicken(runtimes, patch):
         return {name: a if name in runtimes else a.model_copy(update=off) for name, a in found.items()}
 
     patch(agent.session, "availabilities", availabilities)
-    patch(agent.session, "BenchLimits", functools.partial(tools.bench.BenchLimits, **LIMITS))
+    patch(agent.loading, "BenchLimits", lambda **asked: tools.limits.BenchLimits(**{**asked, **LIMITS}))
     patch(agent.policy, "BATCH_SIZES", BATCH_SIZES)
 
 

@@ -12,6 +12,7 @@ import yaml
 import agent.check
 import agent.cli
 import agent.session
+import agent.sync
 from tools.worker import Worker
 
 USER_CODE = Path(__file__).parent / "user_code"
@@ -82,9 +83,9 @@ class Commands:
         self._warm: dict[tuple[str, ...], Worker] = {}
 
     @contextlib.contextmanager
-    def worker(self, preload, logs: Path) -> Iterator[Worker]:
+    def worker(self, preload, logs: Path, **limits) -> Iterator[Worker]:
         """Stand in for `Worker`: the same process for every session, with that session's logs."""
-        worker = self._warm.setdefault(tuple(preload), Worker(preload, logs))
+        worker = self._warm.setdefault(tuple(preload), Worker(preload, logs, **limits))
         worker._logs = logs
         yield worker
 
@@ -92,6 +93,7 @@ class Commands:
         """Have sessions and checks use the warm workers."""
         monkeypatch.setattr(agent.session, "Worker", self.worker)
         monkeypatch.setattr(agent.check, "Worker", self.worker)
+        monkeypatch.setattr(agent.sync, "Worker", self.worker)
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "unused")  # else a session sets it, for all tests after it
 
     def run(self, capsys, monkeypatch, *arguments) -> Answer:

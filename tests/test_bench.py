@@ -1,14 +1,19 @@
 """The bench on a real model: every recipe is built and run for real, in workers, and nothing is asked twice."""
 
+import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tools.bench import Bench, BenchLimits
+from tools.artifacts import is_intact
+from tools.bench import Bench, NotMeasuredError
 from tools.contracts import Failed, Measured, Precision, Recipe, Step, TimedOut, Unstable, WorkloadInfo
 from tools.evidence import EvidenceStore
 from tools.hardware import detect, library_versions
+from tools.limits import BenchLimits
+from tools.machine import Machine
 from tools.observer import Silent
 from tools.outcomes import describe, trial_result
 from tools.spec import WorkloadSpec
@@ -41,6 +46,7 @@ RECIPES = [
         precision=Precision.INT8_STATIC,
     ),
 ]
+_sessions = itertools.count()
 LIMITS = BenchLimits(screen_point_s=1.0, sweep_point_s=0.5, comparison_rounds=4, comparison_block_s=0.02)
 
 
@@ -56,7 +62,9 @@ def home(tmp_path_factory):
     return tmp_path_factory.mktemp("home")
 
 
-def make(workers, home, factory="build", **changes):
+def make(workers, home, factory="build", bench=None, **changes):
+    if bench is not None:
+        return dataclasses.replace(bench, **changes)
     spec = WorkloadSpec.model_validate(
         {
             "name": "small",
@@ -77,8 +85,8 @@ def make(workers, home, factory="build", **changes):
         "hardware": detect(),
         "versions": library_versions(),
         "threads": 2,
-        "torch_worker": workers[0],
-        "light_worker": workers[1],
+        "session": f"session-{next(_sessions)}",
+        "machine": Machine(*workers, Silent(), limit_s=changes.get("limits", LIMITS).trial_s),
         "store": EvidenceStore(home / "evidence.db"),
         "observer": Silent(),
         "limits": LIMITS,
@@ -106,7 +114,7 @@ def test_the_baseline_is_measured_with_its_raw_samples(bench, baseline):
     result = ran(baseline)
     assert result.accuracy.value.value == 1.0
     assert result.accuracy.drop.value == 0
-    with np.load(bench.raw_path(baseline.id)) as raw:
+    with np.load(bench.raw_path(baseline)) as raw:
         assert len(raw["latency_ms_1"]) == result.points[0].latency_ms.p50.n
         assert raw["scores"].shape == (bench.workload.evaluation.n,)
         assert raw["output_0"].shape == (bench.workload.evaluation.n, 5)
@@ -130,30 +138,70 @@ def test_int8_weights_are_smaller_on_disk(bench, baseline):
 
 
 def test_what_was_measured_is_not_measured_again_not_even_by_another_session(bench, baseline, workers, home):
-    spent = bench.spent_s
+    charged = bench.charged_s
     assert bench.trial(EAGER, reference=None) == baseline
-    assert bench.spent_s == spent
+    assert bench.charged_s == charged
     used = []
     other = make(workers, home, on_evidence=used.append)
     assert other.trial(EAGER, reference=None) == baseline
-    assert other.spent_s == 0
+    assert other.charged_s == 0
     assert used == [baseline]
 
 
-def test_fresh_asks_again(bench, baseline, workers, home):
+def test_fresh_asks_again_and_keeps_what_was_found_before(bench, baseline, workers, home):
     other = make(workers, home, fresh=True)
-    assert other.trial(EAGER, reference=None).outcome != baseline.outcome
-    assert other.spent_s > 0
+    again = other.trial(EAGER, reference=None)
+    assert again.question == baseline.question
+    assert again.id != baseline.id
+    assert other.charged_s == again.seconds > 0
+    assert other.store.answers(baseline.question) == [again, baseline]
+    assert bench.raw_path(baseline).is_file()
+    assert other.raw_path(again) != bench.raw_path(baseline)
 
 
-def test_evidence_whose_files_are_gone_is_measured_again(baseline, workers, tmp_path):
+def test_a_baseline_whose_raw_samples_are_gone_is_measured_again(workers, tmp_path):
     first = make(workers, tmp_path)
     evidence = first.trial(EAGER, reference=None)
-    first.raw_path(evidence.id).unlink()
+    first.raw_path(evidence).unlink()
     second = make(workers, tmp_path)
+    again = second.trial(EAGER, reference=None)
+    assert again.id != evidence.id
+    assert second.raw_path(again).is_file()
+
+
+def test_a_damaged_artifact_is_set_aside_and_made_again(bench, baseline, workers, tmp_path):
+    said = []
+    home = tmp_path / "home"
+    first = make(workers, home)
+    reference = first.trial(EAGER, reference=None)
+    made = first.trial(RECIPES[2], reference=reference)
+    file = Path(trial_result(made).artifact.directory) / "model.onnx"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    file.write_bytes(data)
+    second = make(workers, home, session=first.session, recorded=[reference, made])
+    second.observer.finding = said.append
     second.trial(EAGER, reference=None)
-    assert second.spent_s > 0
-    assert second.raw_path(evidence.id).is_file()
+    assert second.trial(RECIPES[2], reference=reference) == made, "what was measured still holds"
+    assert isinstance(second.compare(reference, 1, made, 1).outcome, Measured)
+    assert any("damaged on disk" in sentence for sentence in said)
+    assert [p.name for p in (home / "artifacts").iterdir() if p.name.startswith(".damaged-")]
+    assert is_intact(file.parent, trial_result(made).artifact.digest)
+
+
+def test_without_a_machine_a_bench_answers_what_was_recorded_and_nothing_else(bench, baseline):
+    known = make((None, None), bench.home, bench=bench, machine=None, store=None, recorded=[baseline])
+    assert known.trial(EAGER, reference=None) == baseline
+    with pytest.raises(NotMeasuredError, match="trial of onnxruntime fp32 was not measured"):
+        known.trial(RECIPES[2], reference=baseline)
+
+
+def test_what_a_session_found_stands_for_itself_whatever_it_was(workers, tmp_path):
+    hasty = make(workers, tmp_path, limits=LIMITS.model_copy(update={"trial_s": 0.01}))
+    evidence = hasty.trial(EAGER, reference=None)
+    assert isinstance(evidence.outcome, TimedOut)
+    again = make(workers, tmp_path, session=hasty.session)
+    assert again.trial(EAGER, reference=None) == evidence
 
 
 def test_a_sweep_rises_and_keeps_a_sample_for_each_batch(bench, baseline):
@@ -162,7 +210,7 @@ def test_a_sweep_rises_and_keeps_a_sample_for_each_batch(bench, baseline):
     result = ran(evidence)
     assert [p.batch_size for p in result.points] == [1, 2, 4]
     assert all(p.peak_memory_mb > 10 for p in result.points)
-    with np.load(bench.raw_path(evidence.id)) as raw:
+    with np.load(bench.raw_path(evidence)) as raw:
         assert sorted(raw.files) == ["latency_ms_1", "latency_ms_2", "latency_ms_4"]
 
 
@@ -205,9 +253,9 @@ def test_a_model_that_cannot_be_exported_still_runs_eager(workers, tmp_path):
     assert isinstance(failed.outcome, Failed)
     assert "failed while" in describe(failed)
     # the failed export is on record: OpenVINO, which needs the same one, fails without exporting again
-    spent = bench.spent_s
+    asked = bench.store.answers
     assert isinstance(bench.trial(RECIPES[3], reference=baseline).outcome, Failed)
-    assert bench.spent_s == spent
+    assert len(asked(failed.question)) == 1
 
 
 def test_a_trial_over_its_time_is_an_outcome_and_is_tried_anew_by_the_next_session(workers, tmp_path):
@@ -222,7 +270,7 @@ def test_a_trial_over_its_time_is_an_outcome_and_is_tried_anew_by_the_next_sessi
 def test_after_a_stop_nothing_runs_and_nothing_is_recorded(workers, tmp_path):
     used = []
     bench = make(workers, tmp_path, on_evidence=used.append)
-    bench.stop()
+    bench.machine.stop()
     evidence = bench.trial(EAGER, reference=None)
     assert evidence.outcome.reason == "interrupted"
     assert used == []

@@ -162,8 +162,8 @@ def test_sessions_are_listed_whatever_became_of_them(infertune, tmp_path):
     answer = infertune("sessions", "--home", "home")
     finished, unfinished, broken = answer.out.splitlines()
     assert (answer.exit_code, answer.err) == (0, "")
-    assert all(text in finished for text in (result.session, result.workload, "MET", result.summary))
-    assert unfinished == "20260102-000000-bbbb  (no result: it did not end)"
+    assert all(text in finished for text in ("20260101-000000-aaaa", result.workload, "MET", result.summary))
+    assert unfinished == "20260102-000000-bbbb  (never began)"
     assert broken.startswith("20260103-000000-cccc  (result.json cannot be read: ")
 
 
@@ -300,8 +300,8 @@ def test_a_workload_that_cannot_be_used_is_refused_by_its_place(infertune, tmp_p
     refused(answer, *expected)
     assert answer.out == ""
     left = {str(p.relative_to(tmp_path / "home")).split("/")[0] for p in (tmp_path / "home").rglob("*") if p.is_file()}
-    assert left == {"evidence.db", "sessions"}
-    assert "did not end" in infertune("sessions", "--home", "home").out
+    assert left == {".lock", "evidence.db", "sessions"}
+    assert "could not be loaded: " in infertune("sessions", "--home", "home").out
 
 
 # --- a home that cannot be written -----------------------------------------------------------------------------

@@ -122,6 +122,31 @@ def test_a_containers_memory_limit_holds(tmp_path, files):
     assert hardware.detect(machine(tmp_path, files)).memory_mb == 536
 
 
+@pytest.mark.parametrize(
+    ("files", "limit_mb"),
+    [
+        ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/memory.max": "max"}, None),
+        ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/memory.max": "8589934592"}, 8580),
+        # what version 1 reads without a limit
+        ({"proc/self/cgroup": "4:memory:/", "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712"}, None),
+    ],
+)
+def test_a_memory_limit_is_named_only_where_there_is_one(tmp_path, files, limit_mb):
+    assert hardware.detect(machine(tmp_path, files)).memory_limit_mb == limit_mb
+
+
+@pytest.mark.parametrize(("text", "quota"), [("150000 100000", 1.5), ("max 100000", None)])
+def test_a_cpu_quota_keeps_its_fraction(tmp_path, text, quota):
+    found = hardware.detect(machine(tmp_path, {"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": text}))
+    assert found.cpu_quota == quota
+
+
+def test_the_governor_is_named_where_the_kernel_says(tmp_path):
+    file = "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
+    assert hardware.detect(machine(tmp_path, {file: "powersave\n"})).governor == "powersave"
+    assert hardware.detect(tmp_path / "nothing").governor is None
+
+
 def test_no_memory_limit_means_all_of_the_machine(tmp_path):
     files = {"proc/self/cgroup": "0::/", "sys/fs/cgroup/memory.max": "max"}
     assert hardware.detect(machine(tmp_path, files)).memory_mb == hardware.detect(tmp_path / "nothing").memory_mb
@@ -132,6 +157,15 @@ def test_accelerators_are_what_nvidia_smi_lists(tmp_path):
     tool.write_text("#!/bin/sh\necho 'NVIDIA L4, 23034 MiB, 570.1'\necho 'NVIDIA L4, 23034 MiB, 570.1'\n")
     tool.chmod(0o755)
     assert hardware.detect(tmp_path).accelerators == ("NVIDIA L4, 23034 MiB, 570.1",) * 2
+
+
+def test_gpu_memory_of_one_process_is_summed_over_its_gpus(tmp_path):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho '12, 100'\necho '123, 7'\necho '12, 50'\necho '13, [N/A]'\n")
+    tool.chmod(0o755)
+    assert hardware.device_memory_mb(12) == pytest.approx(150 * 1.048576)
+    assert hardware.device_memory_mb(13) is None
+    assert hardware.device_memory_mb(99) is None
 
 
 @pytest.mark.parametrize("script", ["#!/bin/sh\necho 'no driver'; exit 9\n", "#!/nothing/here\n"])

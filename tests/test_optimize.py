@@ -28,6 +28,7 @@ from nodes.planner import planner
 from tools.contracts import Recipe
 from tools.evidence import EvidenceStore
 from tools.journal import Journal
+from tools.ledger import Ledger
 from tools.observer import Silent
 from tools.result import MlflowRef, SessionResult
 from tools.selection import final_choice
@@ -64,7 +65,7 @@ def infertune(commands, capsys, monkeypatch):
 def optimize(infertune, monkeypatch, tmp_path):
     """Optimize on two runtimes, without MLflow, in a home of the test's own; returns the result and the exit code."""
     quicken(("eager", "onnxruntime"), monkeypatch.setattr)
-    monkeypatch.setattr(report, "_record", lambda context: MlflowRef(tracking_uri=context.tracking_uri, run_id=None))
+    monkeypatch.setattr(report, "mirror", lambda folder, uri, machine: MlflowRef(tracking_uri=uri, run_id=None))
 
     def run(**sections):
         answer = infertune(
@@ -275,7 +276,7 @@ def test_the_main_process_stays_light(full):
 def rows(home):
     """Return all evidence by id."""
     with contextlib.closing(sqlite3.connect(home / "evidence.db")) as connection:
-        return dict(connection.execute("SELECT id, body FROM evidence").fetchall())
+        return dict(connection.execute("SELECT id, body FROM findings").fetchall())
 
 
 def test_a_second_session_measures_nothing_and_decides_the_same(full, infertune, monkeypatch):
@@ -325,7 +326,6 @@ def test_an_mlflow_that_is_away_costs_a_note(full, infertune):
     assert result.mlflow.tracking_uri == uri
     assert result.mlflow.run_id is None
     assert "The journal has all of it" in result.mlflow.note
-    assert result.mlflow.note in result.notes
     assert result.best == full.result.best
     assert "MLflow has no record" in Path(result.files["report"]).read_text()
 
@@ -410,23 +410,26 @@ def test_a_regression_is_judged_by_its_error_where_less_is_better(optimize):
 def test_a_leader_that_does_not_hold_gives_way_until_one_does(tmp_path, holding):
     recipe = Recipe(runtime="onnxruntime")
     baseline = Recipe(runtime="eager")
-    evidence = [
+    ledger = Ledger(Journal(tmp_path / "journal.jsonl"))
+    for evidence in (
         measured_trial(baseline, 10),
         measured_trial(recipe, 4),
         measured_trial(recipe, 4, batches=(1, 4)),
-    ]
+    ):
+        ledger.use(evidence)
 
     def compare(rival, rival_batch, trial, batch):
         found = compared(
             trial.recipe, rival.recipe, 2 if batch == holding else 0.9, batch=batch, rival_batch=rival_batch
         )
-        evidence.append(found)
+        ledger.use(found)
         return found
 
     bench = SimpleNamespace(
         workload=workload(),
         hardware=hardware(),
         stopped=False,
+        charged_s=0.0,
         compare=compare,
         edge_cases=lambda trial, _batches: crashed(trial.recipe),
     )
@@ -434,15 +437,14 @@ def test_a_leader_that_does_not_hold_gives_way_until_one_does(tmp_path, holding)
         spec=spec(),
         bench=bench,
         policy=DefaultPolicy(),
-        journal=Journal(tmp_path / "journal.jsonl"),
+        ledger=ledger,
         observer=Silent(),
         session="s",
         session_dir=tmp_path,
         created="",
         tracking_uri="",
         availability={},
-        evidence=evidence,
-        started=time.monotonic() - 0.9 * spec().budget.time_s,  # too late for experiments, but not to confirm
+        loading_s=0.9 * spec().budget.time_s,  # too late for experiments, but not to confirm
     )
     runtime = SimpleNamespace(context=context)
     confirmed = []

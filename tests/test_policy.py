@@ -5,10 +5,10 @@ from tests_support import compared, crashed, hardware, measured_trial, spec, wor
 
 from agent.policy import BATCH_SIZES, DefaultPolicy
 from nodes.context import Proposal
-from tools.contracts import Availability, Evidence, ModelFormat, Precision
+from tools.contracts import Availability, Evidence, Finding, Measured, ModelFormat, Precision, Recipe, Unstable
 from tools.result import Seconds
 from tools.runtimes import RUNTIME_NAMES
-from tools.selection import final_choice, held, rivals
+from tools.selection import configurations, final_choice, held, rivals, unsettled, untold
 from tools.summary import summarize
 from tools.transforms import check_order
 from tools.view import SessionView
@@ -257,3 +257,43 @@ def test_a_sweep_that_changes_the_order_is_no_reason_for_a_third():
     first = POLICY.next(view(evidence))
     evidence += [measured_trial(r, 9.0, batches=(1, 2, 4), n=900) for r in first.recipes]
     assert POLICY.next(view(evidence)).node == "confirmation"
+
+
+# --- on a noisy machine ----------------------------------------------------------------------------------------
+
+
+def noisy(evidence):
+    outcome = Unstable(result=evidence.outcome.result, reason="the machine was disturbed in 20 of 24 rounds")
+    return Evidence.of(Finding(**{**evidence.model_dump(exclude={"id", "outcome"}), "outcome": outcome}))
+
+
+def test_a_disturbed_comparison_is_tried_once_more_and_then_leaves_the_answer_open():
+    eager, fast = Recipe(runtime="eager"), Recipe(runtime="onnxruntime")
+    known = [measured_trial(eager, 10), measured_trial(fast, 4)]
+    disturbed = noisy(compared(fast, eager, 2))
+    for attempts_made, open_pairs in ((0, 1), (1, 1), (2, 0)):
+        seen = view([*known, *[disturbed] * attempts_made])
+        winner, _ = final_choice(seen)
+        assert winner.tried.recipe == fast
+        assert len(rivals(seen, winner)) == open_pairs
+        assert held(seen, winner) is None
+    assert "disturbed in 20 of 24 rounds" in untold(seen, winner)
+    quiet = view([*known, disturbed, compared(fast, eager, 2)])
+    assert held(quiet, final_choice(quiet)[0]) is True
+    assert untold(quiet, winner) is None
+    lost = view([*known, disturbed, compared(fast, eager, 0.9)])
+    assert final_choice(lost)[0].tried.recipe == eager
+
+
+def test_a_point_that_did_not_settle_or_whose_calls_resemble_each_other_is_measured_for_longer():
+    point = measured_trial(Recipe(runtime="eager"), 10).outcome.result.points[0]
+    for update, why in (
+        ({}, None),
+        ({"stable": False, "unstable_because": "others took the CPUs"}, "others took the CPUs"),
+        ({"independent_calls": 120.0}, "400 calls are too few to bound a p99, since each resembles the one before"),
+    ):
+        trial = measured_trial(Recipe(runtime="eager"), 10)
+        result = trial.outcome.result.model_copy(update={"points": (point.model_copy(update=update),)})
+        seen = view([trial.model_copy(update={"outcome": Measured(result=result)})])
+        told = unsettled(seen, configurations(seen.ran)[0])
+        assert told is None if why is None else told.startswith(why)

@@ -11,6 +11,7 @@ from tools.contracts import (
     DatasetRef,
     Evidence,
     EvidenceKind,
+    Finding,
     Hardware,
     Interval,
     Latency,
@@ -135,15 +136,18 @@ def crashed(recipe, *, sweep=False):
 
 
 def _evidence(recipe, kind, outcome, parameters=None):
-    return Evidence(
-        id=f"e{next(_numbers)}",
-        kind=kind,
-        workload="w",
-        recipe=recipe,
-        parameters=parameters or {},
-        hardware="h",
-        versions={},
-        outcome=outcome,
-        seconds=1.0,
-        created="2026-11-22T00:00:00+00:00",
+    return Evidence.of(
+        Finding(
+            question=f"q{next(_numbers)}",
+            kind=kind,
+            workload="w",
+            recipe=recipe,
+            parameters=parameters or {},
+            hardware="h",
+            versions={},
+            session="s",
+            outcome=outcome,
+            seconds=1.0,
+            created="2026-11-22T00:00:00+00:00",
+        )
     )

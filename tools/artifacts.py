@@ -44,7 +44,8 @@ def write_directory(root: Path, fill: Callable[[Path], None]) -> tuple[str, Path
         fill: writes the files into the empty folder it is given.
 
     Returns:
-        The digest and the final path. An identical directory that is already there is kept.
+        The digest and the final path. An identical directory that is already there is kept; one of that name whose
+        files were damaged since is set aside.
 
     Raises:
         StorageError: the disk is full or the folder cannot be written.
@@ -59,6 +60,8 @@ def write_directory(root: Path, fill: Callable[[Path], None]) -> tuple[str, Path
         digest = digest_directory(aside)
         _sync(aside)
         final = root / digest
+        if final.exists() and not is_intact(final, digest):
+            set_aside(final)
         if not final.exists():
             try:
                 aside.rename(final)
@@ -80,13 +83,24 @@ def write_artifact(
     fill: Callable[[Path], None],
     *,
     factory: str | None = None,
+    code: str | None = None,
     fixed_batch: int | None = None,
 ) -> ArtifactRef:
-    """Make an artifact whose model file `fill` writes into the folder it is given, named as in `model_file_name`."""
+    """Make an artifact whose model file `fill` writes into the folder it is given, named as in `model_file_name`.
+
+    Args:
+        root: where artifacts live.
+        model_format: what is written.
+        precision: of the arithmetic in it.
+        fill: writes the model file.
+        factory: for `torch`, what builds the module. Where its file lies does not count towards the digest.
+        code: digest of the factory's source, which does.
+        fixed_batch: the only batch size that the program takes.
+    """
     manifest = {
         "format": model_format.value,
         "precision": precision.value,
-        "factory": factory,
+        "code": code,
         "fixed_batch": fixed_batch,
     }
 
@@ -105,6 +119,28 @@ def write_artifact(
         factory=factory,
         fixed_batch=fixed_batch,
     )
+
+
+def is_intact(folder: Path, digest: str) -> bool:
+    """Whether the files below a content-addressed directory are still what its name says; reads all of them."""
+    try:
+        return digest_directory(folder) == digest
+    except OSError:
+        return False
+
+
+def set_aside(folder: Path) -> Path:
+    """Move a damaged directory out of the way, so that the content can be made again; returns where it is now.
+
+    Raises:
+        StorageError: the folder cannot be renamed.
+    """
+    try:
+        aside = Path(tempfile.mkdtemp(prefix=f".damaged-{folder.name}-", dir=folder.parent))
+        folder.rename(aside)  # over the empty folder
+    except OSError as error:
+        raise _storage_error(folder, error) from None
+    return aside
 
 
 def digest_directory(folder: Path) -> str:

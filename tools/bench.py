@@ -1,18 +1,21 @@
-"""The bench: asks the machine one question at a time, isolates it, times it, and never asks twice.
+"""The bench: asks the machine one question at a time, and never asks twice.
 
-Every question has an id, the digest of everything that its answer depends on. What the store already answers is not
-measured again; what is measured is stored before it is used.
+Every question is the digest of everything that its answer depends on. What the session or the store already answers
+is not measured again; what is measured is stored before it is used. Without a machine a bench answers from what is
+known alone: so a session is replayed.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tools.artifacts import is_intact, set_aside
 from tools.contracts import (
     PROTOCOL_VERSION,
     ArtifactRef,
@@ -20,6 +23,7 @@ from tools.contracts import (
     Evidence,
     EvidenceKind,
     Failed,
+    Finding,
     Hardware,
     Measured,
     Outcome,
@@ -31,87 +35,89 @@ from tools.contracts import (
     digest_of,
 )
 from tools.evidence import EvidenceStore
+from tools.limits import BenchLimits
+from tools.machine import INTERRUPTED, Machine
 from tools.observer import Observer
 from tools.outcomes import describe, from_task, is_lasting, trial_result
 from tools.runtimes import get_runtime
 from tools.transforms import check_order
-from tools.worker import Returned, TaskOutcome, Worker
-
-INTERRUPTED = "interrupted"
+from tools.worker import Returned, TaskOutcome
 
 
-@dataclass(frozen=True)
-class BenchLimits:
-    """Seconds that things may take."""
+class NotMeasuredError(LookupError):
+    """A bench without a machine was asked something that nobody measured."""
 
-    trial_s: float = 300.0
-    screen_point_s: float = 6.0
-    sweep_point_s: float = 5.0
-    comparison_rounds: int = 12
-    comparison_block_s: float = 0.1
+    def __init__(self, kind: EvidenceKind, recipe: Recipe, parameters: dict[str, Any]) -> None:
+        self.kind = kind
+        self.recipe = recipe
+        self.parameters = parameters
+        super().__init__(f"{kind.value} of {recipe.name} was not measured")
 
 
 @dataclass
 class Bench:
-    """Measures, caches, isolates.
+    """Measures, and remembers.
 
     Args:
-        home: where artifacts, raw samples and logs go.
+        home: where artifacts and raw samples go.
+        session: whose questions these are.
         workload: what is tuned.
-        hardware: this machine.
+        hardware: the machine that the answers hold for.
         versions: of the libraries that matter.
         threads: CPU threads that a replica has.
-        torch_worker: warm process that has imported torch.
-        light_worker: warm process without it: replicas that need no torch are measured there, and so use less memory.
-        store: where evidence goes.
+        store: where evidence goes; what earlier sessions found is taken from there.
         observer: who is told what happens.
+        machine: measures; None to answer from what is known alone.
+        recorded: what this session used before it was interrupted, or all that it used, to replay it.
+        protocol: version of the measuring protocol that the answers must have.
         limits: how long things may take.
         on_evidence: called with each evidence that this session uses, new or found, before it is used.
-        fresh: measure again what the store already answers.
+        fresh: measure again what earlier sessions measured.
     """
 
     home: Path
+    session: str
     workload: WorkloadInfo
     hardware: Hardware
     versions: dict[str, str]
     threads: int
-    torch_worker: Worker
-    light_worker: Worker
-    store: EvidenceStore
+    store: EvidenceStore | None
     observer: Observer
+    machine: Machine | None = None
+    recorded: Iterable[Evidence] = ()
+    protocol: str = PROTOCOL_VERSION
     limits: BenchLimits = field(default_factory=BenchLimits)
     on_evidence: Callable[[Evidence], None] = lambda _: None
     fresh: bool = False
-    spent_s: float = 0.0
-    """Seconds spent in workers so far."""
-    stopped: bool = False
-    _seen: dict[str, Evidence] = field(default_factory=dict)
-    _current: Worker | None = None
+    charged_s: float = 0.0
+    """Seconds that this session's own measurements cost, as they are recorded: its clock, the same when replayed."""
 
-    def stop(self) -> None:
-        """Kill what runs and answer every later question with `Failed(reason="interrupted")`. For signal handlers."""
-        self.stopped = True
-        if self._current is not None:
-            self._current.cancel()
+    def __post_init__(self) -> None:
+        # by the question as it is asked today: how a digest is made may have changed since it was recorded
+        self._recorded = {self._question(e.kind, e.recipe, e.parameters): e for e in self.recorded}
+        self._used: dict[str, Evidence] = {}
+        self._verified: set[str] = set()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a person wants the session to end."""
+        return self.machine is not None and self.machine.stopped
 
     def profile(self, baseline: Recipe) -> Evidence:
         """Profile the workload's own model. The Chrome trace goes below `home/traces/`."""
         trace = self.home / "traces" / f"{self.workload.digest}.json"
+        arguments = {
+            "workload": self.workload.model_dump(mode="json"),
+            "hardware": self.hardware.model_dump(mode="json"),
+            "trace_path": str(trace),
+            "threads": self.threads,
+            "tolerate_noise": self.limits.tolerate_noise,
+        }
         return self._ask(
             EvidenceKind.PROFILE,
             baseline,
-            {"threads": self.threads},
-            lambda label: self._run(
-                self.torch_worker,
-                "tools.measure.profile:profile_workload",
-                {
-                    "workload": self.workload.model_dump(mode="json"),
-                    "hardware": self.hardware.model_dump(mode="json"),
-                    "trace_path": str(trace),
-                    "threads": self.threads,
-                },
-                label,
-            ),
+            {"threads": self.threads, "tolerate_noise": self.limits.tolerate_noise},
+            lambda task: task.run("tools.measure.profile:profile_workload", arguments, needs_torch=True),
             headline="where the time goes",
         )
 
@@ -130,22 +136,24 @@ class Bench:
         """Measure a candidate at rising batch sizes; stops early where throughput no longer rises."""
         return self._measure(EvidenceKind.SWEEP, recipe, list(batch_sizes), None, with_accuracy=False)
 
-    def bound_p99(self, recipe: Recipe, batch_size: int) -> Evidence:
-        """Measure one batch size for as long as a bounded p99 takes, or half of a trial's time cap."""
+    def for_longer(self, recipe: Recipe, batch_size: int) -> Evidence:
+        """Measure one batch size for as long as a settled median and a bounded p99 take, or half of a trial's cap."""
         return self._measure(
             EvidenceKind.SWEEP, recipe, [batch_size], None, with_accuracy=False, point_s=self.limits.trial_s / 2
         )
 
-    def compare(self, rival: Evidence, rival_batch: int, candidate: Evidence, candidate_batch: int) -> Evidence:
-        """Time a rival and a candidate in turn, each at its own batch size. Both must have been measured."""
-        sides = {}
-        for name, evidence in (("baseline", rival), ("candidate", candidate)):
-            result = trial_result(evidence)
-            assert result is not None, f"{name} was not measured"
-            sides[name] = {
-                "artifact": result.artifact.model_dump(mode="json"),
-                "recipe": evidence.recipe.model_dump(mode="json"),
-            }
+    def compare(
+        self, rival: Evidence, rival_batch: int, candidate: Evidence, candidate_batch: int, *, attempt: int = 1
+    ) -> Evidence:
+        """Time a rival and a candidate in turn, each at its own batch size. Both must have been measured.
+
+        Args:
+            rival: the trial of what is to be beaten.
+            rival_batch: its batch size.
+            candidate: the trial of what is to beat it.
+            candidate_batch: its batch size.
+            attempt: counts up when a comparison that was disturbed is repeated.
+        """
         parameters = {
             "baseline": rival.recipe.digest,
             "baseline_batch": rival_batch,
@@ -154,46 +162,69 @@ class Bench:
             "threads": self.threads,
             "rounds": self.limits.comparison_rounds,
             "block_s": self.limits.comparison_block_s,
+            "tolerate_noise": self.limits.tolerate_noise,
+            "attempt": attempt,
         }
-        arguments = {
-            "workload": self.workload.model_dump(mode="json"),
-            **{k: v for k, v in parameters.items() if k != "baseline"},
-            **sides,
-        }
+
+        def run(task: _Task) -> TaskOutcome:
+            arguments = {
+                "workload": self.workload.model_dump(mode="json"),
+                **{k: v for k, v in parameters.items() if k not in ("baseline", "attempt")},
+            }
+            for side, evidence in (("baseline", rival), ("candidate", candidate)):
+                artifact = self.artifact_of(evidence)
+                if not isinstance(artifact, ArtifactRef):
+                    return artifact
+                arguments[side] = {
+                    "artifact": artifact.model_dump(mode="json"),
+                    "recipe": evidence.recipe.model_dump(mode="json"),
+                }
+            return task.run("tools.measure.comparison:run_comparison", arguments, needs_torch=True)
+
         return self._ask(
             EvidenceKind.COMPARISON,
             candidate.recipe,
             parameters,
-            lambda label: self._run(self.torch_worker, "tools.measure.comparison:run_comparison", arguments, label),
+            run,
             headline=f"{rival.recipe.name} and {candidate.recipe.name} in turn",
         )
 
     def edge_cases(self, candidate: Evidence, batch_sizes: Sequence[int]) -> Evidence:
         """Give a measured candidate unusual inputs."""
-        result = trial_result(candidate)
-        assert result is not None, "the candidate was not measured"
         parameters = {"batch_sizes": list(batch_sizes), "threads": self.threads}
+
+        def run(task: _Task) -> TaskOutcome:
+            artifact = self.artifact_of(candidate)
+            if not isinstance(artifact, ArtifactRef):
+                return artifact
+            arguments = {
+                "workload": self.workload.model_dump(mode="json"),
+                "artifact": artifact.model_dump(mode="json"),
+                "recipe": candidate.recipe.model_dump(mode="json"),
+                **parameters,
+            }
+            needs_torch = get_runtime(candidate.recipe.runtime).needs_torch
+            return task.run("tools.measure.edge_cases:run_edge_cases", arguments, needs_torch=needs_torch)
+
         return self._ask(
             EvidenceKind.EDGE_CASES,
             candidate.recipe,
             parameters,
-            lambda label: self._run(
-                self._worker_for(candidate.recipe),
-                "tools.measure.edge_cases:run_edge_cases",
-                {
-                    "workload": self.workload.model_dump(mode="json"),
-                    "artifact": result.artifact.model_dump(mode="json"),
-                    "recipe": candidate.recipe.model_dump(mode="json"),
-                    **parameters,
-                },
-                label,
-            ),
+            run,
             headline=f"edge cases of {candidate.recipe.name}",
         )
 
-    def background(self, task: str, arguments: dict[str, Any], *, label: str) -> TaskOutcome:
-        """Run something that is no trial (a report, the record) away from the main process."""
-        return self.light_worker.run(task, arguments, label=label, limit_s=self.limits.trial_s)
+    def artifact_of(self, trial: Evidence) -> ArtifactRef | TaskOutcome:
+        """Return the files of a measured candidate, made again where they were lost or damaged on disk."""
+        result = trial_result(trial)
+        assert result is not None, "the candidate was not measured"
+        artifact = self._here(result.artifact)
+        return artifact if self._intact(artifact) else self._build(trial.recipe)
+
+    def raw_path(self, evidence: Evidence) -> Path:
+        """Return where the raw samples of an evidence are."""
+        assert evidence.raw is not None, "a trial or a sweep that was measured"
+        return self.home / "raw" / evidence.raw
 
     # --- how a question is asked -------------------------------------------------------------------------------
 
@@ -214,73 +245,64 @@ class Bench:
             "batch_sizes": batch_sizes,
             "threads": self.threads,
             "point_s": point_s,
-            "reference": None if reference is None else reference.id,
+            "reference": None if reference is None else reference.question,
+            "tolerate_noise": self.limits.tolerate_noise,
             "attempt": attempt,
         }
 
-        def run(label: str) -> TaskOutcome:
-            before = self.spent_s
+        def run(task: _Task) -> TaskOutcome:
+            before = time.perf_counter()
             built = self._build(recipe)
             if not isinstance(built, ArtifactRef):
                 return built
-            return self._run(
-                self._worker_for(recipe),
-                "tools.measure.trial:run_trial",
-                {
-                    "workload": self.workload.model_dump(mode="json"),
-                    "artifact": built.model_dump(mode="json"),
-                    "recipe": recipe.model_dump(mode="json"),
-                    "batch_sizes": batch_sizes,
-                    "threads": self.threads,
-                    "point_max_s": point_s,
-                    "raw": str(self.raw_path(label)),
-                    "reference": None if reference is None else str(self.raw_path(reference.id)),
-                    "with_accuracy": with_accuracy,
-                    "build_s": self.spent_s - before,
-                },
-                label,
-            )
+            task.raw = f"{task.question}-{secrets.token_hex(4)}.npz"
+            arguments = {
+                "workload": self.workload.model_dump(mode="json"),
+                "artifact": built.model_dump(mode="json"),
+                "recipe": recipe.model_dump(mode="json"),
+                "batch_sizes": batch_sizes,
+                "threads": self.threads,
+                "point_max_s": point_s,
+                "raw": str(self.home / "raw" / task.raw),
+                "reference": None if reference is None else str(self.raw_path(reference)),
+                "with_accuracy": with_accuracy,
+                "tolerate_noise": self.limits.tolerate_noise,
+                "build_s": time.perf_counter() - before,
+            }
+            needs_torch = get_runtime(recipe.runtime).needs_torch
+            return task.run("tools.measure.trial:run_trial", arguments, needs_torch=needs_torch)
 
         return self._ask(kind, recipe, parameters, run, headline=recipe.name)
-
-    def raw_path(self, identity: str) -> Path:
-        """Return where the raw samples of an evidence are."""
-        return self.home / "raw" / f"{identity}.npz"
 
     def _build(self, recipe: Recipe) -> ArtifactRef | TaskOutcome:
         """Apply the recipe's steps one after the other, reusing every prefix that was built before."""
         check_order(self.workload.source.format, recipe.steps)
         artifact = self.workload.source
         for index, step in enumerate(recipe.steps):
-            prefix = Recipe(steps=recipe.steps[: index + 1], runtime="build")
             evidence = self._ask(
                 EvidenceKind.BUILD,
-                prefix,
+                Recipe(steps=recipe.steps[: index + 1], runtime="build"),
                 {"from": artifact.digest, "calibration": self.workload.calibration.digest},
-                lambda label, artifact=artifact, step=step: self._run_step(artifact, step, label),  # type: ignore[misc]
+                lambda task, artifact=artifact, step=step: self._run_step(artifact, step, task),  # type: ignore[misc]
                 headline=f"{step.transform}",
             )
             match evidence.outcome:
                 case Measured(result=BuildResult(artifact=made)):
-                    artifact = made
+                    artifact = self._here(made)
                 case Measured() | Unstable():
                     raise AssertionError("a build answers with an artifact")
                 case failure:
                     return failure
         return artifact
 
-    def _run_step(self, artifact: ArtifactRef, step: Step, label: str) -> TaskOutcome:
-        outcome = self._run(
-            self.torch_worker,
-            "tools.transforms:apply_step",
-            {
-                "artifact": artifact.model_dump(mode="json"),
-                "workload": self.workload.model_dump(mode="json"),
-                "step": step.model_dump(mode="json"),
-                "root": str(self.home / "artifacts"),
-            },
-            label,
-        )
+    def _run_step(self, artifact: ArtifactRef, step: Step, task: _Task) -> TaskOutcome:
+        arguments = {
+            "artifact": artifact.model_dump(mode="json"),
+            "workload": self.workload.model_dump(mode="json"),
+            "step": step.model_dump(mode="json"),
+            "root": str(self.home / "artifacts"),
+        }
+        outcome = task.run("tools.transforms:apply_step", arguments, needs_torch=True)
         if isinstance(outcome, Returned):
             return Returned(value={"kind": "build", "artifact": outcome.value})
         return outcome
@@ -290,50 +312,52 @@ class Bench:
         kind: EvidenceKind,
         recipe: Recipe,
         parameters: dict[str, Any],
-        run: Callable[[str], TaskOutcome],
+        run: Callable[[_Task], TaskOutcome],
         *,
         headline: str,
     ) -> Evidence:
-        identity = self._identity(kind, recipe, parameters)
-        if identity in self._seen:
-            return self._seen[identity]
-        known = None if self.fresh else self._stored(identity)
+        question = self._question(kind, recipe, parameters)
+        known = self._known(question)
+        what = f"{kind.value}: {headline}"
         if known is not None:
-            self._use(known)
-            if kind is not EvidenceKind.BUILD:
-                self.observer.finished(
-                    f"{kind.value}: {headline}", outcome="cached", headline=describe(known), seconds=0.0
-                )
+            if question not in self._used and kind is not EvidenceKind.BUILD:
+                self.observer.finished(what, outcome="cached", headline=describe(known), seconds=0.0)
+            self._use(question, known)
             return known
-        started = time.perf_counter()
-        self.observer.started(f"{kind.value}: {headline}")
+        if self.machine is None:
+            raise NotMeasuredError(kind, recipe, parameters)
+        self.observer.started(what)
+        started, charged = time.perf_counter(), self.charged_s
+        task = _Task(self.machine, question)
         outcome: Outcome = Failed(stage="starting", reason=INTERRUPTED)
-        if not self.stopped:
-            outcome = from_task(run(identity))
-        evidence = Evidence(
-            id=identity,
-            kind=kind,
-            workload=self.workload.digest,
-            recipe=recipe,
-            parameters=parameters,
-            hardware=self.hardware.digest,
-            versions=self.versions,
-            outcome=outcome,
-            seconds=time.perf_counter() - started,
-            created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        if not self.machine.stopped:
+            outcome = from_task(run(task))
+        seconds = time.perf_counter() - started
+        evidence = Evidence.of(
+            Finding(
+                question=question,
+                kind=kind,
+                workload=self.workload.digest,
+                recipe=recipe,
+                parameters=parameters,
+                hardware=self.hardware.digest,
+                versions=self.versions,
+                protocol=self.protocol,
+                session=self.session,
+                raw=task.raw if isinstance(outcome, Measured | Unstable) else None,
+                outcome=outcome,
+                seconds=max(seconds - (self.charged_s - charged), 0.0),
+                created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            )
         )
         if not (isinstance(outcome, Failed) and outcome.reason == INTERRUPTED):
-            self.store.put(evidence)
-            self._use(evidence)
-        self.observer.finished(
-            f"{kind.value}: {headline}",
-            outcome=outcome.outcome,
-            headline=describe(evidence),
-            seconds=evidence.seconds,
-        )
+            if self.store is not None:
+                self.store.put(evidence)
+            self._use(question, evidence)
+        self.observer.finished(what, outcome=outcome.outcome, headline=describe(evidence), seconds=seconds)
         return evidence
 
-    def _identity(self, kind: EvidenceKind, recipe: Recipe, parameters: dict[str, Any]) -> str:
+    def _question(self, kind: EvidenceKind, recipe: Recipe, parameters: dict[str, Any]) -> str:
         return digest_of(
             {
                 "kind": kind,
@@ -342,37 +366,74 @@ class Bench:
                 "parameters": parameters,
                 "hardware": self.hardware.digest,
                 "versions": self.versions,
-                "protocol": PROTOCOL_VERSION,
+                "protocol": self.protocol,
             }
         )
 
-    def _stored(self, identity: str) -> Evidence | None:
-        """Evidence of an earlier session, if it still stands: its files are there, and its outcome says something."""
-        found = self.store.get(identity)
-        if found is None or not is_lasting(found.outcome):
+    def _known(self, question: str) -> Evidence | None:
+        """Return the answer that stands: this session's own, or an earlier one's that says something about today.
+
+        What this very session found stands whatever it is, a time-out too, and even if it was killed before the
+        journal had it.
+        """
+        own = self._used.get(question) or self._recorded.get(question)
+        if own is not None:
+            return own if self._is_usable(own) else None
+        if self.store is None:
             return None
-        match found.outcome:
+        for evidence in self.store.answers(question):
+            own_one = evidence.session == self.session
+            if (own_one or (not self.fresh and is_lasting(evidence.outcome))) and self._is_usable(evidence):
+                return evidence
+        return None
+
+    def _is_usable(self, evidence: Evidence) -> bool:
+        """Whether what later questions need of an answer is still on disk: an artifact, whole; the raw samples."""
+        if self.machine is None:
+            return True
+        match evidence.outcome:
             case Measured(result=BuildResult(artifact=artifact)):
-                return found if Path(artifact.directory).is_dir() else None
-            case Measured(result=TrialResult(artifact=artifact)):
-                return found if Path(artifact.directory).is_dir() and self.raw_path(found.id).is_file() else None
-        return found
+                return self._intact(self._here(artifact))
+            case Measured(result=TrialResult()) if evidence.parameters["reference"] is None:
+                return self.raw_path(evidence).is_file()  # accuracy is paired with the baseline's
+        return True
 
-    def _use(self, evidence: Evidence) -> None:
-        if evidence.id not in self._seen:
-            self._seen[evidence.id] = evidence
-            self.on_evidence(evidence)
+    def _here(self, artifact: ArtifactRef) -> ArtifactRef:
+        """Return an artifact as it is found in this home, and with this workload's factory: both may have moved."""
+        factory = None if artifact.factory is None else self.workload.source.factory
+        folder = self.home / "artifacts" / artifact.digest
+        return artifact.model_copy(update={"directory": str(folder), "factory": factory})
 
-    def _worker_for(self, recipe: Recipe) -> Worker:
-        return self.torch_worker if get_runtime(recipe.runtime).needs_torch else self.light_worker
+    def _intact(self, artifact: ArtifactRef) -> bool:
+        """Whether an artifact's files are what its digest says. Damaged ones are set aside, and said so, once."""
+        if artifact.digest in self._verified:
+            return True
+        folder = Path(artifact.directory)
+        if not folder.is_dir():
+            return False
+        if not is_intact(folder, artifact.digest):
+            kept = set_aside(folder)
+            self.observer.finding(f"The artifact {folder} was damaged on disk: set aside as {kept.name}, made again.")
+            return False
+        self._verified.add(artifact.digest)
+        return True
 
-    def _run(self, worker: Worker, task: str, arguments: dict[str, Any], label: str) -> TaskOutcome:
-        if self.stopped:
-            return Failed(stage="starting", reason=INTERRUPTED)
-        started = time.perf_counter()
-        self._current = worker
-        try:
-            return worker.run(task, arguments, label=label, limit_s=self.limits.trial_s, on_event=self.observer.event)
-        finally:
-            self._current = None
-            self.spent_s += time.perf_counter() - started
+    def _use(self, question: str, evidence: Evidence) -> None:
+        if self._used.get(question) == evidence:
+            return
+        self._used[question] = evidence
+        if evidence.session == self.session:
+            self.charged_s += evidence.seconds
+        self.on_evidence(evidence)
+
+
+@dataclass
+class _Task:
+    """One question on its way to the machine."""
+
+    machine: Machine
+    question: str
+    raw: str | None = None
+
+    def run(self, task: str, arguments: dict[str, Any], *, needs_torch: bool) -> TaskOutcome:
+        return self.machine.run(task, arguments, label=self.question, needs_torch=needs_torch)

@@ -89,7 +89,9 @@ def _after(view: SessionView, best: Configured | None) -> Iterator[Gate]:
         if point.batch_size > 1:
             detail += ", twice over for the wait"
         if not p99_is_bounded(point):
-            detail += f"; {p99.n} calls cannot bound a p99 (it takes {P99_MIN_SAMPLES})"
+            detail += (
+                f"; {p99.n} calls cannot bound a p99 (it takes {P99_MIN_SAMPLES} that do not depend on each other)"
+            )
         kept = within and p99_is_bounded(point)
         yield _gate(stage, "latency at the SLO", passed=kept, detail=detail, evidence=tried.evidence)
     limit = objective.max_memory_mb

@@ -53,6 +53,9 @@ LIBRARIES = (
 )
 """Distributions whose version can change a measurement."""
 
+NO_LIMIT_BYTES = 2**62
+"""An unlimited memory control group of version 1 reads 2^63 less a page."""
+
 ACCELERATOR_LIMIT_S = 5.0
 """A driver that hangs must not hang every command."""
 
@@ -69,13 +72,18 @@ def detect(root: Path = Path("/")) -> Hardware:
         Cores after affinity and container quota, memory after the container's limit.
     """
     cpu, flags = _cpu(root)
+    quotas = (*_quotas_v2(root), *_quotas_v1(root))
+    limits = _memory_limits(root)
     return Hardware(
         cpu=cpu,
         architecture=platform.machine(),
-        cores=_cores(root),
-        memory_mb=_memory_mb(root),
+        cores=_cores(quotas),
+        memory_mb=_memory_mb(limits),
         flags=flags,
         accelerators=_accelerators(),
+        governor=_read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or None,
+        cpu_quota=min(quotas, default=None),
+        memory_limit_mb=_rounded_mb(min(limits)) if limits else None,
     )
 
 
@@ -142,47 +150,56 @@ def _arm_name(fields: dict[str, str]) -> str | None:
     return _ARM_CORES.get(part, f"Arm implementer {fields.get('cpu implementer', '?')} part {part}")
 
 
-def _cores(root: Path) -> int:
+def _cores(quotas: tuple[float, ...]) -> int:
     """Return the logical CPUs of this process: its affinity, or its CPU quota where that is less.
 
     A fractional quota is rounded down: one thread too many is throttled in every period, which is what a p99 sees.
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quotas = (math.floor(quota) for quota in (*_quotas_v2(root), *_quotas_v1(root)))
-    return max(1, min((affinity, *quotas)))
+    return max(1, min((affinity, *(math.floor(quota) for quota in quotas))))
 
 
 def _quotas_v2(root: Path) -> Iterator[float]:
-    for folder in _control_groups(root, ""):
+    for folder in control_groups(root, ""):
         quota, _, period = _read(folder / "cpu.max").partition(" ")
         if quota.isdigit() and period.isdigit():
             yield int(quota) / int(period)
 
 
 def _quotas_v1(root: Path) -> Iterator[float]:
-    for folder in _control_groups(root, "cpu"):
+    for folder in control_groups(root, "cpu"):
         quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
         if quota.isdigit() and period.isdigit():  # an unlimited quota reads -1
             yield int(quota) / int(period)
 
 
-def _memory_mb(root: Path) -> float:
-    """Return the memory in MB that this process may use, to three significant digits, rounded down.
+def _memory_mb(limits: tuple[float, ...]) -> float:
+    """Return the memory in MB that this process may use."""
+    import psutil
+
+    return _rounded_mb(min((float(psutil.virtual_memory().total), *limits)))
+
+
+def _memory_limits(root: Path) -> tuple[float, ...]:
+    """Return the memory limits in bytes of this process's control groups; without one, version 1 has a huge number."""
+    limits: list[float] = []
+    for controller, name in (("", "memory.max"), ("memory", "memory.limit_in_bytes")):
+        texts = (_read(folder / name) for folder in control_groups(root, controller))
+        limits.extend(float(text) for text in texts if text.isdigit() and int(text) < NO_LIMIT_BYTES)
+    return tuple(limits)
+
+
+def _rounded_mb(size_bytes: float) -> float:
+    """Return MB to three significant digits, rounded down.
 
     Another kernel on the same machine reserves a few MB more or less, which must not make it another machine.
     """
-    import psutil
-
-    limits = [float(psutil.virtual_memory().total)]
-    for controller, name in (("", "memory.max"), ("memory", "memory.limit_in_bytes")):
-        texts = (_read(folder / name) for folder in _control_groups(root, controller))
-        limits.extend(float(text) for text in texts if text.isdigit())
-    megabytes = min(limits) / 1e6
+    megabytes = size_bytes / 1e6
     step = 10.0 ** max(0, math.floor(math.log10(megabytes)) - 2) if megabytes >= 1 else 1.0
     return math.floor(megabytes / step) * step
 
 
-def _control_groups(root: Path, controller: str) -> Iterator[Path]:
+def control_groups(root: Path, controller: str) -> Iterator[Path]:
     """Yield this process's control group and all above it; the tightest limit on the way holds.
 
     Args:
@@ -202,14 +219,37 @@ def _control_groups(root: Path, controller: str) -> Iterator[Path]:
             return
 
 
+def device_memory_mb(pid: int) -> float | None:
+    """Return the GPU memory that a process holds, in 10^6 bytes, summed over GPUs.
+
+    Written from `nvidia-smi --help-query-compute-apps`; never run on a GPU while this was developed. In a container the
+    driver may list the host's process numbers, among which ours is not found.
+
+    Returns:
+        None without an NVIDIA driver, or where it does not list the process.
+    """
+    used_mib: list[int] = []
+    for row in _nvidia_smi("--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"):
+        owner, _, mib = (part.strip() for part in row.partition(","))
+        if owner == str(pid) and mib.isdigit():
+            used_mib.append(int(mib))
+    return sum(used_mib) * 2**20 / 1e6 if used_mib else None
+
+
 def _accelerators() -> tuple[str, ...]:
     """Return name, memory and driver of each NVIDIA GPU; nothing where there is none or its driver is out of order."""
+    return _nvidia_smi("--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+
+
+def _nvidia_smi(*query: str) -> tuple[str, ...]:
+    """Return the rows that `nvidia-smi` answers; none where it is missing, fails or hangs."""
     command = shutil.which("nvidia-smi")
     if command is None:
         return ()
-    query = [command, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=ACCELERATOR_LIMIT_S, check=True)
+        answer = subprocess.run(
+            [command, *query], capture_output=True, text=True, timeout=ACCELERATOR_LIMIT_S, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return ()
     return tuple(line.strip() for line in answer.stdout.splitlines() if line.strip())

@@ -22,7 +22,9 @@ from tools.contracts import Contract
 from tools.errors import StorageError
 
 JournalKind: TypeAlias = Literal[
-    "started",  # a session began: its spec, machine and versions
+    "started",  # a session began: what it was asked, on which machine, with which versions
+    "loaded",  # its workload was read
+    "failed",  # its workload could not be
     "resumed",  # a process took an interrupted session up again
     "note",  # something a person should know
     "evidence",  # something was measured

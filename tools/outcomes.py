@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import TypeAdapter
 
 from tools.contracts import (
+    BatchPoint,
     BuildResult,
     ComparisonResult,
     EdgeCaseResult,
@@ -47,8 +48,10 @@ def trial_result(evidence: Evidence | None) -> TrialResult | None:
 def describe(evidence: Evidence) -> str:
     """Return one line about an outcome, for a person."""
     match evidence.outcome:
-        case Measured(result=result) | Unstable(result=result):
+        case Measured(result=result):
             return _found(result)
+        case Unstable(result=result, reason=why):
+            return f"{_found(result)}, but no telling: {why}"
         case outcome:
             return reason(outcome)
 
@@ -79,9 +82,11 @@ def reason(outcome: Outcome) -> str:
         case "failed":
             return f"failed while {outcome.stage}: {outcome.reason}"
         case "timed_out":
-            return f"killed after {outcome.limit_s:.0f} s while {outcome.stage}"
+            silent = " without a sign of life" if outcome.silent else ""
+            return f"killed after {outcome.limit_s:.0f} s{silent} while {outcome.stage}"
         case "out_of_memory":
-            return f"ran out of memory while {outcome.stage}"
+            cap = "" if outcome.limit_mb is None else f" (it may take {outcome.limit_mb:,.0f} MB)"
+            return f"ran out of memory{cap} while {outcome.stage}"
         case "crashed":
             return f"crashed ({outcome.signal}) while {outcome.stage}"
         case _:
@@ -89,7 +94,7 @@ def reason(outcome: Outcome) -> str:
 
 
 def from_task(outcome: TaskOutcome) -> Outcome:
-    """Return what a worker's answer means for a trial: a median that did not settle makes it unstable.
+    """Return what a worker's answer means for a trial: on a machine too noisy to tell, it is unstable.
 
     Raises:
         pydantic.ValidationError: a task returned something else than a result, which is a bug.
@@ -97,9 +102,10 @@ def from_task(outcome: TaskOutcome) -> Outcome:
     if not isinstance(outcome, Returned):
         return outcome
     result = _RESULT.validate_python(outcome.value)
-    if isinstance(result, TrialResult) and result.points and not result.points[0].stable:
-        return Unstable(
-            result=result,
-            reason=f"the median at batch {result.points[0].batch_size} did not settle within its time",
-        )
-    return Measured(result=result)
+    match result:
+        case TrialResult(points=(BatchPoint(stable=False, batch_size=size, unstable_because=because), *_)):
+            return Unstable(result=result, reason=f"at batch {size}, {because or 'the median did not settle'}")
+        case ComparisonResult(stable=False, rounds=kept, disturbed_rounds=lost):
+            return Unstable(result=result, reason=f"the machine was disturbed in {lost} of {kept + lost} rounds")
+        case _:
+            return Measured(result=result)

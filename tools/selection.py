@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tools.contracts import BatchPoint, ComparisonResult, Interval, Measured, Option
+from tools.contracts import BatchPoint, ComparisonResult, Evidence, Interval, Measured, Option, Outcome, Unstable
 from tools.cost import cost_per_1000_usd
 from tools.measure.statistics import P99_MIN_SAMPLES
+from tools.outcomes import reason
 from tools.result import Margin
 from tools.spec import Objective
 from tools.view import SessionView, Tried
@@ -20,6 +21,9 @@ from tools.view import SessionView, Tried
 QUEUEING_FACTOR = 2.0
 """A request that arrives just after a batch has left waits for it and then for its own: two batch times at worst,
 while the replica keeps up. Batch 1 is judged by its own time."""
+
+ATTEMPTS = 2
+"""How often a comparison is tried whose rounds were disturbed."""
 
 
 @dataclass(frozen=True)
@@ -125,13 +129,27 @@ def closest(options: Sequence[Configured], objective: Objective) -> Configured |
 
 
 def p99_is_bounded(point: BatchPoint) -> bool:
-    """Whether there are enough samples for the p99's upper end to mean something."""
-    return point.latency_ms.p99.n >= P99_MIN_SAMPLES
+    """Whether there are enough samples for the p99's upper end to mean something: dependent ones count for less."""
+    worth = point.latency_ms.p99.n if point.independent_calls is None else point.independent_calls
+    return worth >= P99_MIN_SAMPLES
 
 
 def p99_is_open(view: SessionView, configured: Configured) -> bool:
     """Whether a p99 is promised that too few samples were taken for."""
     return view.spec.objective.p99_ms is not None and not p99_is_bounded(configured.point)
+
+
+def unsettled(view: SessionView, configured: Configured) -> str | None:
+    """Return why a configuration has to be measured for longer before its numbers can be promised; None if not."""
+    point = configured.point
+    if not point.stable:
+        return point.unstable_because or "its median did not settle within its time"
+    if p99_is_open(view, configured):
+        few = f"{point.latency_ms.p99.n} calls are too few to bound a p99"
+        if point.latency_ms.p99.n < P99_MIN_SAMPLES or point.independent_calls is None:
+            return few
+        return f"{few}, since each resembles the one before: they are worth {point.independent_calls:.0f}"
+    return None
 
 
 def as_option(configured: Configured, objective: Objective, price_per_hour_usd: float) -> Option:
@@ -187,26 +205,65 @@ def rivals(view: SessionView, leader: Configured) -> list[Configured]:
         best, _ = cheapest(configurations(floats), view.spec.objective, view.spec.hardware.price_per_hour_usd)
         if best is not None and not is_baseline(view, best):
             wanted.append(best)
-    done = {
-        (e.parameters["baseline"], e.parameters["baseline_batch"])
+    return [w for w in wanted if _is_open(attempts(view, leader, w))]
+
+
+def attempts(view: SessionView, leader: Configured, rival: Configured) -> list[Evidence]:
+    """Return every comparison of a leader with a rival, in order."""
+    pair = (rival.tried.recipe.digest, rival.point.batch_size)
+    return [
+        e
         for e in view.comparisons(leader.tried.recipe, leader.point.batch_size)
-    }
-    return [w for w in wanted if (w.tried.recipe.digest, w.point.batch_size) not in done]
+        if (e.parameters["baseline"], e.parameters["baseline_batch"]) == pair
+    ]
+
+
+def _is_open(compared: Sequence[Evidence]) -> bool:
+    """Whether a pair has to be timed in turn, once more where the machine was too noisy to tell."""
+    return len(compared) < ATTEMPTS and all(isinstance(e.outcome, Unstable) for e in compared)
 
 
 def held(view: SessionView, configured: Configured) -> bool | None:
-    """Whether a configuration beat all that it was timed in turn with; None when it was timed with nothing.
+    """Whether a configuration beat all that it was timed in turn with.
 
-    For the objective `size` speed decides nothing, and everything holds.
+    None when it was timed with nothing, or the machine was too noisy to tell. For the objective `size` speed decides
+    nothing, and everything holds.
     """
-    outcomes = [e.outcome for e in view.comparisons(configured.tried.recipe, configured.point.batch_size)]
-    if not outcomes:
+    pairs: dict[tuple[str, int], Outcome] = {}
+    for e in view.comparisons(configured.tried.recipe, configured.point.batch_size):
+        pairs[e.parameters["baseline"], e.parameters["baseline_batch"]] = e.outcome
+    if not pairs:
         return None
     if view.spec.objective.minimize == "size":
         return True
-    results = [o.result for o in outcomes if isinstance(o, Measured) and isinstance(o.result, ComparisonResult)]
-    ratios = [r.p50 if view.spec.objective.minimize == "latency" else r.throughput for r in results]
-    return len(ratios) == len(outcomes) and all(ratio.low > 1 for ratio in ratios)
+    wins = [_won(outcome, view.spec.objective) for outcome in pairs.values()]
+    if False in wins:
+        return False
+    return None if None in wins else True
+
+
+def _won(outcome: Outcome, objective: Objective) -> bool | None:
+    match outcome:
+        case Measured(result=ComparisonResult() as result):
+            ratio = result.p50 if objective.minimize == "latency" else result.throughput
+            return ratio.low > 1
+        case Unstable():
+            return None
+    return False
+
+
+def untold(view: SessionView, configured: Configured) -> str | None:
+    """Return why there is no telling whether a configuration is as good as its numbers; None when there is."""
+    if not is_baseline(view, configured) and held(view, configured) is None:
+        for evidence in reversed(view.comparisons(configured.tried.recipe, configured.point.batch_size)):
+            if isinstance(evidence.outcome, Unstable):
+                return f"timed in turn with what it must beat, {reason(evidence.outcome)}"
+    return unsettled(view, configured)
+
+
+def standing(view: SessionView) -> list[Configured]:
+    """Return what can be chosen: all that ran, but for leaders that did not beat their rivals."""
+    return [c for c in configurations(view.ran) if is_baseline(view, c) or held(view, c) is not False]
 
 
 def final_choice(view: SessionView) -> tuple[Configured | None, str]:
@@ -215,5 +272,4 @@ def final_choice(view: SessionView) -> tuple[Configured | None, str]:
     A leader that did not beat its rivals side by side gives way: "faster" was noise.
     """
     price = view.spec.hardware.price_per_hour_usd
-    standing = [c for c in configurations(view.ran) if is_baseline(view, c) or held(view, c) is not False]
-    return cheapest(standing, view.spec.objective, price)
+    return cheapest(standing(view), view.spec.objective, price)

@@ -117,6 +117,13 @@ class BudgetSpec(SpecPart):
 
     time_s: float = Field(900.0, gt=0, description="stop proposing new trials when this is nearly used up")
     trial_s: float = Field(300.0, gt=0, description="kill a single trial after this long")
+    trial_memory_mb: float | None = Field(
+        None, gt=0, description="kill a single trial that takes more memory than this; default: 80 % of the machine's"
+    )
+    tolerate_noise: bool = Field(
+        default=False,
+        description="keep what was timed while other processes took the CPUs: wider intervals in place of UNSTABLE",
+    )
 
 
 class WorkloadSpec(SpecPart):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tools.contracts import BatchPoint, Decision, Interval, Verdict
 from tools.cost import cost_per_1000_usd
 from tools.gates import gates
-from tools.measure.statistics import P99_MIN_SAMPLES
+from tools.report import format as fmt
 from tools.result import (
     BatchRecommendation,
     Configuration,
@@ -26,7 +26,7 @@ from tools.selection import (
     final_choice,
     is_baseline,
     margins,
-    p99_is_open,
+    untold,
     worst_latency_ms,
 )
 from tools.view import SessionView, Tried
@@ -45,7 +45,7 @@ def summarize(
 ) -> SessionResult:
     """Put together the result of a session from its evidence and decisions."""
     price = view.spec.hardware.price_per_hour_usd
-    chosen, why = final_choice(view)
+    chosen, _ = final_choice(view)
     best = chosen or closest(configurations(view.ran), view.spec.objective)
     fallback = _fallback(view, chosen)
     ratio = _ratio(view, best)
@@ -65,7 +65,7 @@ def summarize(
         workload_digest=view.workload.digest,
         created=created,
         verdict=verdict,
-        summary=_sentence(verdict=verdict, view=view, best=best, ratio=ratio, kept=kept, why=why),
+        summary=_sentence(verdict=verdict, view=view, best=best, ratio=ratio, kept=kept),
         objective=view.spec.objective,
         metric=view.workload.metric,
         higher_is_better=view.workload.higher_is_better,
@@ -141,9 +141,7 @@ def _verdict(view: SessionView, chosen: Configured | None) -> Verdict:
         return Verdict.INTERRUPTED
     if chosen is None:
         return Verdict.UNSTABLE if _all_noise(view) else Verdict.INFEASIBLE
-    if p99_is_open(view, chosen):
-        return Verdict.UNSTABLE
-    return Verdict.MET
+    return Verdict.MET if untold(view, chosen) is None else Verdict.UNSTABLE
 
 
 def _all_noise(view: SessionView) -> bool:
@@ -246,7 +244,6 @@ def _sentence(
     best: Configured | None,
     ratio: Ratio | None,
     kept: Sequence[Margin],
-    why: str,
 ) -> str:
     if best is None:
         baseline = view.baseline
@@ -260,11 +257,16 @@ def _sentence(
             broken = [f"{m.constraint} by {-m.margin:.4g} {m.unit}" for m in kept if m.margin < 0]
             return f"No candidate keeps every constraint. The closest, {best.name}, misses {' and '.join(broken)}."
         case Verdict.UNSTABLE:
-            few = best.point.latency_ms.p99.n < P99_MIN_SAMPLES
-            cause = f"{best.point.latency_ms.p99.n} calls are too few to bound a p99" if few else why
-            return f"There is no telling whether {best.name} keeps its p99 on this machine: {cause}."
+            return f"There is no telling whether {best.name} keeps every promise: {_why_untold(view, best)}."
         case Verdict.INTERRUPTED:
             return f"Interrupted. The best so far is {best.name}.{gain}"
+
+
+def _why_untold(view: SessionView, best: Configured) -> str:
+    if not breaches(best, view.spec.objective):
+        return untold(view, best) or "the machine is too noisy"
+    p99 = best.point.latency_ms.p99
+    return f"its p99 is {fmt.ms(p99.value)} {fmt.span(p99)}, and the SLO lies within what that allows"
 
 
 def _gain(view: SessionView, best: Configured, ratio: Ratio | None) -> str:

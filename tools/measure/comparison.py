@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from tools.contracts import ArtifactRef, ComparisonResult, Recipe, WorkloadInfo
 from tools.measure.latency import warm_up
+from tools.measure.noise import NoiseMeter
 from tools.measure.statistics import Samples, ratio_interval
 from tools.measure.trial import load_for
 from tools.runtimes import get_runtime
@@ -19,6 +21,29 @@ SETTLE_CALLS = 3
 SETTLE_S = 0.03
 """Calls at the start of a block that are thrown away, at least so many and for so long: caches and thread pools change
 hands. With three calls alone, a model of 0.4 ms timed against itself came out 1 % faster than itself."""
+ENOUGH_ROUNDS = 2 / 3
+"""With a smaller share of the rounds that were asked for, a comparison is not stable."""
+FEWEST_ROUNDS = 3
+"""With fewer quiet rounds than this there is no interval: the disturbed ones are reported too, as unstable."""
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Turns(Generic[Key]):
+    """Blocks of calls that took turns.
+
+    Attributes:
+        blocks: for each call, one array of times in milliseconds a round; those that are to be used.
+        kept: rounds during which nothing else used the machine.
+        disturbed: rounds that were thrown away.
+        stable: whether enough were kept.
+    """
+
+    blocks: dict[Key, list[Samples]]
+    kept: int
+    disturbed: int
+    stable: bool
 
 
 def run_comparison(
@@ -32,6 +57,7 @@ def run_comparison(
     threads: int,
     rounds: int,
     block_s: float,
+    tolerate_noise: bool = False,
 ) -> dict[str, Any]:
     """Compare p50 at the smallest batch, and throughput at the batch size that each side is served at.
 
@@ -43,8 +69,9 @@ def run_comparison(
         candidate_batch: likewise for the candidate.
         low_batch: the batch size that both have their p50 taken at.
         threads: CPU threads.
-        rounds: how often the calls take turns (A B C, then C B A).
+        rounds: how often the calls take turns (A B C, then C B A). Disturbed rounds are done again, at most so many.
         block_s: seconds of one call's turn.
+        tolerate_noise: keep rounds during which other processes took the CPUs.
 
     Returns:
         A `ComparisonResult`, dumped.
@@ -55,13 +82,14 @@ def run_comparison(
     wanted = [("baseline", low_batch), ("candidate", low_batch)]
     wanted += [("baseline", baseline_batch), ("candidate", candidate_batch)]
     calls = {key: _call(info, sides[key[0]], key[1], threads) for key in dict.fromkeys(wanted)}
+    meters = {key: NoiseMeter(threads, tolerant=tolerate_noise) for key in calls}
+    stage("waiting for a quiet machine")
+    meters["baseline", low_batch].wait_until_quiet()
+    stage("timing in turn")
     for call in calls.values():
         warm_up(call, 2.0)
-    stage("timing in turn")
-    blocks: dict[tuple[str, int], list[Samples]] = {key: [] for key in calls}
-    for index in range(rounds):
-        for key in list(calls) if index % 2 == 0 else reversed(list(calls)):
-            blocks[key].append(time_block(calls[key], block_s))
+    turns = take_turns(calls, meters, rounds, lambda call: time_block(call, block_s))
+    blocks = turns.blocks
     p50 = ratio_interval(blocks["baseline", low_batch], blocks["candidate", low_batch], statistic="median")
     throughput = ratio_interval(
         blocks["baseline", baseline_batch], blocks["candidate", candidate_batch], statistic="mean"
@@ -71,8 +99,41 @@ def run_comparison(
         candidate_batch=candidate_batch,
         p50=p50,
         throughput=throughput.scaled(candidate_batch / baseline_batch),
-        rounds=rounds,
+        rounds=turns.kept,
+        disturbed_rounds=turns.disturbed,
+        stable=turns.stable,
     ).model_dump(mode="json")
+
+
+def take_turns(
+    calls: Mapping[Key, Callable[[], object]],
+    meters: Mapping[Key, NoiseMeter],
+    rounds: int,
+    time_one: Callable[[Callable[[], object]], Samples],
+) -> Turns[Key]:
+    """Time each call in turn, forth and back, until there are `rounds` undisturbed rounds, or twice as many in all.
+
+    A round is thrown away as a whole: a ratio needs both of its sides.
+
+    Args:
+        calls: what to time.
+        meters: a fresh one for each call, since each loads the CPU in its own way.
+        rounds: how many undisturbed rounds to take.
+        time_one: times one call's turn.
+    """
+    taken: dict[Key, list[Samples]] = {key: [] for key in calls}
+    quiet: list[bool] = []
+    while sum(quiet) < rounds and len(quiet) < 2 * rounds:
+        forth = sum(quiet) % 2 == 0  # a round that is done again goes the same way
+        for key in list(calls) if forth else reversed(list(calls)):
+            meters[key].begin()
+            taken[key].append(time_one(calls[key]))
+            meters[key].end()
+        quiet = [not any(reasons) for reasons in zip(*(meters[key].reasons() for key in calls), strict=True)]
+    kept = sum(quiet)
+    use = quiet if kept >= min(FEWEST_ROUNDS, rounds) else [True] * len(quiet)
+    blocks = {key: [block for block, used in zip(taken[key], use, strict=True) if used] for key in calls}
+    return Turns(blocks, kept=kept, disturbed=len(quiet) - kept, stable=kept >= ENOUGH_ROUNDS * rounds)
 
 
 def _call(workload: WorkloadInfo, side: dict[str, Any], size: int, threads: int) -> Any:

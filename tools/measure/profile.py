@@ -8,8 +8,9 @@ from typing import Any
 from tools.contracts import EndToEnd, Hardware, ModelFormat, ProfileResult, Roofline, WorkloadInfo
 from tools.measure.end_to_end import Stages, end_to_end
 from tools.measure.layers import Measured, layer_profiles, operator_shares
+from tools.measure.noise import NoiseMeter
 from tools.measure.profile_bottleneck import bottleneck
-from tools.measure.roofline import roofline
+from tools.measure.roofline import noted, roofline
 from tools.worker import stage
 
 LAYERS_BUDGET_S = 1.0
@@ -18,7 +19,12 @@ TRACED_PASSES = 3
 
 
 def profile_workload(
-    workload: dict[str, Any], hardware: dict[str, Any], trace_path: str, threads: int
+    workload: dict[str, Any],
+    hardware: dict[str, Any],
+    trace_path: str,
+    threads: int,
+    *,
+    tolerate_noise: bool = False,
 ) -> dict[str, Any]:
     """Profile the model as it was given, on the CPU, one item at a time.
 
@@ -27,6 +33,7 @@ def profile_workload(
         hardware: a `Hardware`, as JSON.
         trace_path: where to write a trace that chrome://tracing and Perfetto read.
         threads: CPU threads to use.
+        tolerate_noise: do not wait for a quiet machine.
 
     Returns:
         A `ProfileResult`, as JSON.
@@ -37,8 +44,13 @@ def profile_workload(
     info, machine = WorkloadInfo.model_validate(workload), Hardware.model_validate(hardware)
     trace = Path(trace_path)
     trace.parent.mkdir(parents=True, exist_ok=True)
+    meter = NoiseMeter(threads, tolerant=tolerate_noise)
+    stage("waiting for a quiet machine")
+    disturbed = meter.wait_until_quiet()
     stage("measuring the machine's peak")
-    peaks = roofline(machine, threads)
+    peaks = noted(roofline(machine, threads), disturbed)
+    if disturbed is None:  # a machine that stayed noisy is not waited for twice: shares of layers hold on it too
+        meter.wait_until_quiet()
     if info.source.format is ModelFormat.ONNX:
         measured, request = _profile_onnx(info, trace, threads)
     else:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from tools.contracts import Hardware, Roofline
 from tools.hardware import has_bf16_kernels, last_level_cache_bytes
+from tools.measure.noise import NoiseMeter
 from tools.worker import stage
 
 if TYPE_CHECKING:
@@ -45,8 +46,18 @@ def measure_roofline(hardware: dict[str, Any], threads: int) -> dict[str, Any]:
     Returns:
         A `Roofline`, as JSON.
     """
+    stage("waiting for a quiet machine")
+    disturbed = NoiseMeter(threads).wait_until_quiet()
     stage("measuring the machine's peak")
-    return roofline(Hardware.model_validate(hardware), threads).model_dump(mode="json")
+    return noted(roofline(Hardware.model_validate(hardware), threads), disturbed).model_dump(mode="json")
+
+
+def noted(peaks: Roofline, disturbed: str | None) -> Roofline:
+    """Add a note when the machine did not become quiet before its peaks were measured."""
+    if disturbed is None:
+        return peaks
+    note = f"The machine was not quiet when its peaks were measured: {disturbed}."
+    return peaks.model_copy(update={"notes": (*peaks.notes, note)})
 
 
 def roofline(hardware: Hardware, threads: int) -> Roofline:

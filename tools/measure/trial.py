@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import math
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,10 @@ import numpy as np
 from tools.artifacts import write_file
 from tools.contracts import Accuracy, ArtifactRef, BatchPoint, Recipe, TrialResult, WorkloadInfo
 from tools.errors import TransformError
-from tools.measure.latency import SamplingLimits, sample
+from tools.hardware import device_memory_mb
+from tools.measure.energy import EnergyCounter, find_counter
+from tools.measure.latency import Sampled, SamplingLimits, sample
+from tools.measure.noise import NoiseMeter
 from tools.measure.statistics import (
     Samples,
     latency,
@@ -25,6 +30,7 @@ from tools.measure.statistics import (
     throughput,
 )
 from tools.runtimes import Runner, Runtime, get_runtime
+from tools.runtimes.onnxruntime_cuda import OnnxRuntimeCuda
 from tools.worker import emit, stage
 
 EVALUATION_BATCH = 32
@@ -44,6 +50,7 @@ def run_trial(
     reference: str | None,
     with_accuracy: bool,
     build_s: float,
+    tolerate_noise: bool = False,
 ) -> dict[str, Any]:
     """Measure a candidate and write its raw samples.
 
@@ -54,10 +61,12 @@ def run_trial(
         batch_sizes: rising.
         threads: CPU threads of the runtime.
         point_max_s: how long to sample one batch size.
-        raw: `.npz` to write: `latency_ms_<b>` for each batch size; with accuracy `scores` and `output_<i>`.
+        raw: `.npz` to write: `latency_ms_<b>` for each batch size, and `discarded_ms_<b>` for what was measured while
+            the machine was disturbed; with accuracy `scores` and `output_<i>`.
         reference: the baseline's raw file, to pair with; None for the baseline itself.
         with_accuracy: whether to run the evaluation items.
         build_s: what making the artifact cost, for the record.
+        tolerate_noise: keep what was timed while other processes took the CPUs.
 
     Returns:
         A `TrialResult`, dumped.
@@ -69,6 +78,8 @@ def run_trial(
     arrays: dict[str, np.ndarray] = {}
     points: list[BatchPoint] = []
     load_ms = 0.0
+    found = find_counter()
+    energy = found if isinstance(found, EnergyCounter) else None
     limits = SamplingLimits(max_s=point_max_s, hopeless_above_ms=_ceiling_ms(reference, batch_sizes[0]))
     for size in _accepted(batch_sizes, made):
         stage(f"loading at batch {size}")
@@ -77,9 +88,13 @@ def run_trial(
         if not points:
             load_ms = (time.perf_counter() - before) * 1e3
         stage(f"timing batch {size}")
-        point, samples = _point(runner, example, size, limits)
+        meter = NoiseMeter(threads, tolerant=tolerate_noise)
+        taken = sample(functools.partial(runner, example), limits, meter, energy=energy)
+        point = _point(taken, size, on_gpu=isinstance(runtime, OnnxRuntimeCuda))
         points.append(point)
-        arrays[f"latency_ms_{size}"] = samples
+        arrays[f"latency_ms_{size}"] = taken.samples_ms
+        if len(taken.discarded_ms):
+            arrays[f"discarded_ms_{size}"] = taken.discarded_ms
         emit(
             "point",
             batch_size=size,
@@ -178,19 +193,20 @@ def _batches(workload: WorkloadInfo, size: int) -> Iterator[tuple[dict[str, np.n
         yield {name: np.ascontiguousarray(array) for name, array in inputs.items()}, kept
 
 
-def _point(
-    runner: Runner, example: dict[str, np.ndarray], size: int, limits: SamplingLimits
-) -> tuple[BatchPoint, Samples]:
-    taken = sample(lambda: runner(example), limits)
-    point = BatchPoint(
+def _point(taken: Sampled, size: int, *, on_gpu: bool) -> BatchPoint:
+    joules = taken.joules_per_call
+    return BatchPoint(
         batch_size=size,
         latency_ms=latency(taken.samples_ms),
         throughput_rps=throughput(taken.samples_ms, size),
         peak_memory_mb=peak_memory_mb(),
         mean_ms=float(taken.samples_ms.mean()),
         stable=taken.stable,
+        unstable_because=taken.unstable_because,
+        disturbed=taken.disturbed,
+        joules_per_request=None if joules is None else joules / size,
+        device_memory_mb=device_memory_mb(os.getpid()) if on_gpu else None,
     )
-    return point, taken.samples_ms
 
 
 def peak_memory_mb() -> float:

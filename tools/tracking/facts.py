@@ -46,8 +46,8 @@ def session_tags(result: SessionResult) -> Texts:
 
 
 def result_digest(result: SessionResult) -> str:
-    """Name of this result, whatever is said in it about where it is recorded."""
-    return digest_of(result.model_dump(mode="json", exclude={"mlflow"}))
+    """Name of this result, whatever is said in it about where it is recorded and how long that took."""
+    return digest_of(result.model_dump(mode="json", exclude={"mlflow", "seconds"}))
 
 
 def session_params(result: SessionResult) -> Texts:

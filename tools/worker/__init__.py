@@ -5,9 +5,19 @@ costs milliseconds to start, begins with clean memory, and can be killed with ev
 """
 
 from tools.worker.channel import emit, stage
-from tools.worker.supervisor import Returned, TaskOutcome, Worker
+from tools.worker.outcome import Returned, TaskOutcome, was_killed_from_outside
+from tools.worker.supervisor import Worker
 
-__all__ = ["LIGHT_MODULES", "TORCH_MODULES", "Returned", "TaskOutcome", "Worker", "emit", "stage"]
+__all__ = [
+    "LIGHT_MODULES",
+    "TORCH_MODULES",
+    "Returned",
+    "TaskOutcome",
+    "Worker",
+    "emit",
+    "stage",
+    "was_killed_from_outside",
+]
 
 LIGHT_MODULES = ("numpy", "tools.contracts")
 TORCH_MODULES = (*LIGHT_MODULES, "torch", "torchvision")

@@ -1,51 +1,53 @@
-"""The main process's side: start the warm process, hand it a task, wait, and kill what runs too long."""
+"""The main process's side: start the warm process, hand it a task, and say what became of it."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
-import selectors
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Self, TypeAlias
+from typing import Any, Self
 
-from tools.contracts import Contract, Crashed, Failed, OutOfMemory, TimedOut
+from tools.contracts import Failed
 from tools.errors import InfertuneError
+from tools.worker import groups
 from tools.worker.channel import LENGTH_BYTES
+from tools.worker.outcome import Limits, TaskOutcome, outcome_of
+from tools.worker.output import OutputLog
+from tools.worker.watch import Ending, EventHandler, Watch
 
 REPOSITORY_ROOT = Path(__file__).resolve().parents[2]
 START_LIMIT_S = 120.0
+SILENCE_S = 120.0
+"""A child says every two seconds that it lives. So long without it means code that holds the interpreter and hangs."""
 
-
-class Returned(Contract):
-    """The task came back with a JSON-ready value."""
-
-    value: Any
-
-
-TaskOutcome: TypeAlias = Returned | Failed | TimedOut | OutOfMemory | Crashed
-EventHandler: TypeAlias = Callable[[dict[str, Any]], None]
+_OUTPUT_PIPE_BYTES = 1 << 20
 
 
 class Worker:
     """One warm process that runs tasks, one at a time, each in a forked child.
 
     Args:
-        preload: modules to import once, so that children need not. None of them may start working threads.
+        preload: modules to import once, so that children need not. None may start processes, or threads that work.
         log_directory: where each task's output goes, one file per task label.
+        memory_limit_mb: what a task may have beyond what is preloaded, in MB (10^6 bytes); None for no cap. A control
+            group, where one can be made, counts it for all processes of a task together; else it holds for each of
+            them, roughly (see `tools.worker.limits`).
     """
 
-    def __init__(self, preload: Sequence[str], log_directory: Path) -> None:
+    def __init__(self, preload: Sequence[str], log_directory: Path, *, memory_limit_mb: float | None = None) -> None:
         self._preload = tuple(preload)
         self._logs = log_directory
+        self._memory_limit_mb = memory_limit_mb
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
+        self._group: Path | None = None
         self._child: int | None = None
         self._cancelled = False
 
@@ -56,6 +58,7 @@ class Worker:
         *,
         label: str,
         limit_s: float,
+        silence_s: float = SILENCE_S,
         on_event: EventHandler | None = None,
     ) -> TaskOutcome:
         """Run `module:function` with keyword arguments in a child and wait for its outcome.
@@ -63,70 +66,72 @@ class Worker:
         Args:
             task: what to call. Its value must be JSON-ready.
             arguments: keyword arguments, JSON-ready.
-            label: names the log file.
+            label: names the log file. A label that is used again appends to it.
             limit_s: seconds after which the child and all it started are killed.
-            on_event: called with every message that the task emits.
+            silence_s: seconds without a sign of life after which it is killed earlier. A child gives one every two
+                seconds, and whenever it prints; not while C code holds the interpreter's lock.
+            on_event: called with every stage and event that the task sends.
 
         Returns:
             A value in any case: no failure of the task raises here.
+
+        Raises:
+            InfertuneError: the warm process could not start.
         """
         self._cancelled = False
         connection = self._start()
         if self._cancelled:  # while the warm process was still importing
             return Failed(stage="starting", reason="interrupted")
         self._logs.mkdir(parents=True, exist_ok=True)
-        log = self._logs / f"{label}.log"
-        read_end, write_end = os.pipe()
-        request = json.dumps({"task": task, "arguments": arguments, "log": str(log)}).encode()
+        path = self._logs / f"{label}.log"
+        request = json.dumps({"task": task, "arguments": arguments}).encode()
         try:
-            # the length goes ahead with the pipe; a stream socket may deliver the request itself in pieces
-            socket.send_fds(connection, [len(request).to_bytes(LENGTH_BYTES)], [write_end])
-            connection.sendall(request)
-        except OSError as error:
+            with OutputLog(path) as log:
+                limits = Limits(time_s=limit_s, silence_s=silence_s, memory_mb=self._memory_limit_mb)
+                ending = self._follow(connection, request, log, limits, on_event)
+                if ending.lost:
+                    self.close()
+                if self._cancelled:
+                    return Failed(stage=ending.stage, reason="interrupted")
+                return outcome_of(ending, limits, log, path)
+        except BaseException:  # Ctrl-C, or an observer's bug: what the warm process says next would answer nothing
             self.close()
-            os.close(read_end)
-            return Crashed(stage="starting", signal=f"worker lost ({error})")
-        finally:
-            os.close(write_end)
-        try:
-            with connection.makefile("rb") as answers:
-                return self._wait(answers, read_end, log, limit_s, on_event)
+            raise
         finally:
             self._child = None
-            os.close(read_end)
 
-    def _wait(
-        self, answers: BinaryIO, read_end: int, log: Path, limit_s: float, on_event: EventHandler | None
-    ) -> TaskOutcome:
-        """Follow a task to its end. The warm process answers twice: the child's pid, then its wait status."""
-        stage = "starting"
-        last: dict[str, Any] = {}
-        timed_out = False
-        try:
-            self._child = int(json.loads(answers.readline())["pid"])
+    def _follow(
+        self,
+        connection: socket.socket,
+        request: bytes,
+        log: OutputLog,
+        limits: Limits,
+        on_event: EventHandler | None,
+    ) -> Ending:
+        with contextlib.ExitStack() as stack:
+            (messages, messages_end), (output, output_end) = os.pipe(), os.pipe()
+            for fd in (messages, output):
+                stack.callback(os.close, fd)
+                os.set_blocking(fd, False)
+            with contextlib.suppress(OSError):  # a user's share of memory for pipes is used up
+                fcntl.fcntl(output, fcntl.F_SETPIPE_SZ, _OUTPUT_PIPE_BYTES)
+            try:
+                self._child = _hand_over(connection, request, [messages_end, output_end])
+            except (OSError, ValueError) as error:
+                return Ending(lost=str(error))
             if self._cancelled:  # before there was a child to kill
                 self._kill()
-            deadline = time.monotonic() + limit_s
-            for message in _messages(read_end, deadline):
-                if message is None:
-                    timed_out = True
-                    self._kill()
-                    break
-                if "stage" in message:
-                    stage = str(message["stage"])
-                elif "event" not in message:
-                    last = message
-                if on_event is not None:
-                    on_event(message)
-            status = int(json.loads(answers.readline())["status"])
-        except (json.JSONDecodeError, KeyError, OSError) as error:  # the warm process died: a new one next time
-            self.close()
-            return Crashed(stage=stage, signal=f"worker lost ({error})")
-        if self._cancelled:
-            return Failed(stage=stage, reason="interrupted")
-        if timed_out:
-            return TimedOut(stage=stage, limit_s=limit_s)
-        return _outcome(last, status, stage, log)
+            return Watch(
+                connection=connection.fileno(),
+                messages=messages,
+                output=output,
+                log=log,
+                child=self._child,
+                kill=self._kill,
+                limit_s=limits.time_s,
+                silence_s=limits.silence_s,
+                on_event=on_event,
+            ).follow()
 
     def cancel(self) -> None:
         """Kill the running task, if there is one; its `run` returns `Failed(reason="interrupted")`.
@@ -149,6 +154,9 @@ class Worker:
                 self._process.kill()
                 self._process.wait()
             self._process = None
+        if self._group is not None:  # the warm process removes it, unless it was killed
+            groups.remove(self._group)
+            self._group = None
 
     def __enter__(self) -> Self:
         return self
@@ -169,12 +177,15 @@ class Worker:
         self.close()
         ours, theirs = socket.socketpair()
         self._logs.mkdir(parents=True, exist_ok=True)
-        log = self._logs / "worker.log"
+        log = (
+            self._logs / f"worker-{self._preload[-1] if self._preload else 'bare'}.log"
+        )  # one for each of a session's workers
         with theirs, log.open("wb") as output:
             environment = {**os.environ, "PYTHONPATH": _python_path(), "OPENBLAS_NUM_THREADS": "1"}
+            limit = "" if self._memory_limit_mb is None else str(self._memory_limit_mb)
             self._process = subprocess.Popen(
                 # -P: a `tools.py` in the working directory must not stand in for our package
-                [sys.executable, "-P", "-m", "tools.worker.zygote", str(theirs.fileno()), *self._preload],
+                [sys.executable, "-P", "-m", "tools.worker.zygote", str(theirs.fileno()), limit, *self._preload],
                 pass_fds=[theirs.fileno()],
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -185,9 +196,12 @@ class Worker:
         self._connection = ours
         ours.settimeout(START_LIMIT_S)
         try:
-            ready = ours.makefile("rb").readline()
-        except TimeoutError:
+            ready = _read_line(ours)
+        except OSError:  # not in time, or it died
             ready = b""
+        except BaseException:
+            self.close()
+            raise
         if not ready:
             self.close()
             lines = log.read_text(errors="replace").strip().splitlines()
@@ -195,45 +209,34 @@ class Worker:
                 f"the worker process could not start ({lines[-1] if lines else 'no output'}).",
                 fix="`infertune doctor` shows what is missing.",
             )
-        ours.settimeout(None)
+        group = json.loads(ready)["group"]
+        self._group = None if group is None else Path(group)
         return ours
 
 
-def _messages(fd: int, deadline: float) -> Iterator[dict[str, Any] | None]:
-    """Yield JSON messages from a pipe until it closes; None once, when the deadline passes first.
+def _hand_over(connection: socket.socket, request: bytes, pipes: list[int]) -> int:
+    """Give the warm process a task and the ends of the pipes that it writes to. Returns the child's process id.
 
-    Waits in the kernel, never polls.
+    Raises:
+        OSError, ValueError: the warm process is gone, or does not answer.
     """
-    buffer = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(fd, selectors.EVENT_READ)
-        while True:
-            if not selector.select(max(0.0, deadline - time.monotonic())):
-                if time.monotonic() < deadline:
-                    continue
-                yield None
-                return
-            chunk = os.read(fd, 1 << 16)
-            if not chunk:
-                return
-            *lines, buffer = (buffer + chunk).split(b"\n")
-            for line in lines:
-                yield json.loads(line)
+    try:
+        # the length goes ahead with the pipes; a stream socket may deliver the request itself in pieces
+        socket.send_fds(connection, [len(request).to_bytes(LENGTH_BYTES)], pipes)
+        connection.sendall(request)
+    finally:
+        for fd in pipes:
+            os.close(fd)
+    line = _read_line(connection)
+    if not line:
+        raise ConnectionError("it ended without a word")
+    return int(json.loads(line)["pid"])
 
 
-def _outcome(last: dict[str, Any], status: int, stage: str, log: Path) -> TaskOutcome:
-    if "returned" in last:
-        return Returned(value=last["returned"])
-    if "out_of_memory" in last:
-        return OutOfMemory(stage=stage)
-    if "failed" in last:
-        return Failed(stage=stage, reason=str(last["failed"]), kind=str(last["kind"]))
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        if number == signal.SIGKILL:  # we did not send it: the kernel's out-of-memory killer did
-            return OutOfMemory(stage=stage)
-        return Crashed(stage=stage, signal=signal.Signals(number).name)
-    return Failed(stage=stage, reason=f"ended without an answer (exit {os.WEXITSTATUS(status)}); see {log}")
+def _read_line(connection: socket.socket) -> bytes:
+    """Read one line, and nothing of what may follow it; empty at the end."""
+    with connection.makefile("rb", buffering=0) as file:
+        return bytes(file.readline())
 
 
 def _python_path() -> str:

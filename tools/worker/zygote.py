@@ -1,8 +1,10 @@
 """The warm process: imports once, forks a child for each task, and says how the child ended.
 
-Started as `python -m tools.worker.zygote FD MODULE...`. On the socket `FD` it receives one JSON request at a time
-together with a pipe for the child's messages, answers `{"pid": ...}`, and later `{"status": ...}` (a wait status).
-It ends when the socket closes, and takes a running child along.
+Started as `python -m tools.worker.zygote FD MEMORY_LIMIT_MB MODULE...`. On the socket `FD` it first says that it is
+ready. Then it receives one JSON request at a time together with two pipes, for the child's messages and for its
+output, answers `{"pid": ...}`, and later `{"status": ..., "oom_kill": ...}` (a wait status; whether the kernel killed
+for want of memory meanwhile, at the worker's "cap" or in the "machine"). It ends when the socket closes or the main
+process dies, and takes along whatever its tasks started.
 
 Forking is only safe while no other thread holds a lock, so what is preloaded must not start threads that work.
 Importing torch and numpy does not; creating an ONNX Runtime session or an OpenVINO core does, and is left to children.
@@ -16,47 +18,72 @@ import gc
 import importlib
 import json
 import os
-import resource
 import signal
 import socket
 import sys
-import traceback
+import time
 from pathlib import Path
 from typing import Any
 
-from tools.errors import InfertuneError
-from tools.worker import channel
+from tools.worker import groups
 from tools.worker.channel import LENGTH_BYTES
+from tools.worker.child import run_child
+from tools.worker.limits import machine_oom_kills
 
 _PR_SET_PDEATHSIG = 1
-_EXIT_TASK_ERROR = 3
+_PR_SET_CHILD_SUBREAPER = 36
+_END_WITHIN_S = 5.0
+_PAUSE_S = 0.001
 
 
 def main(arguments: list[str]) -> None:
     """Serve requests until the other end closes."""
-    connection = socket.socket(fileno=int(arguments[0]))
+    descriptor, limit, *modules = arguments
+    connection = socket.socket(fileno=int(descriptor))
     connection.set_inheritable(False)
-    _die_with_parent()
+    limit_mb = float(limit) if limit else None
+    _end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which decides what to kill
-    for module in arguments[1:]:
+    for module in modules:
         importlib.import_module(module)
     gc.freeze()  # children share these pages until they write: keep the collector from touching them
-    _answer(connection, {"ready": True})
+    group = None if limit_mb is None else groups.enter(limit_mb)
+    try:
+        _answer(connection, {"ready": True, "group": None if group is None else str(group.path)})
+        with contextlib.suppress(ConnectionError, EOFError):  # the main process closed in the middle of a task
+            _serve(connection, group, limit_mb)
+    finally:
+        _end_descendants()
+        if group is not None:
+            group.leave()
+
+
+def _serve(connection: socket.socket, group: groups.MemoryGroup | None, limit_mb: float | None) -> None:
+    warm = os.getpid()
     while True:
-        header, fds, _, _ = socket.recv_fds(connection, LENGTH_BYTES, 1)
+        header, fds, _, _ = socket.recv_fds(connection, LENGTH_BYTES, 2)
         if len(header) < LENGTH_BYTES:
             return
         request = json.loads(_receive(connection, int.from_bytes(header)))
+        before = _oom_kills(group)
         pid = os.fork()
         if pid == 0:
+            # nothing of the warm process may run here: not its handlers, and not its `finally` on the way out
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
             connection.close()
-            _run_child(request, fds[0])
-        os.close(fds[0])
+            _set_process_option(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != warm:  # it died before it could be asked for
+                os._exit(1)
+            run_child(request, messages=fds[0], output=fds[1], memory_limit_mb=limit_mb)
+        for fd in fds:
+            os.close(fd)
         _answer(connection, {"pid": pid})
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)  # while the dead child still holds the number, nobody else can have it
         _, status = os.waitpid(pid, 0)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)  # whatever the task started and left behind
-        _answer(connection, {"status": status})
+        _end_descendants()
+        _answer(connection, {"status": status, "oom_kill": _oom_kill(before, _oom_kills(group))})
 
 
 def _receive(connection: socket.socket, length: int) -> bytes:
@@ -73,67 +100,64 @@ def _answer(connection: socket.socket, message: dict[str, Any]) -> None:
     connection.sendall((json.dumps(message) + "\n").encode())
 
 
-def _run_child(request: dict[str, Any], fd: int) -> None:
-    """Run one task and leave by `os._exit`, whatever happens."""
-    code = _EXIT_TASK_ERROR
-    try:
-        os.setsid()
-        _die_with_parent()
-        _redirect_output(request["log"])
-        _prefer_as_oom_victim()
-        with contextlib.suppress(OSError), Path("/proc/self/clear_refs").open("w") as file:
-            file.write("5")  # peak memory counts from here
-        channel.open_channel(fd)
-        _run_task(request)
-        code = 0
-    except BaseException:  # noqa: BLE001  the child's last line of defence: report through the exit code and the log
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+def _oom_kills(group: groups.MemoryGroup | None) -> tuple[int, int]:
+    return (0 if group is None else group.oom_kills(), machine_oom_kills())
 
 
-def _run_task(request: dict[str, Any]) -> None:
-    module, _, function = request["task"].partition(":")
-    try:
-        channel.send({"returned": getattr(importlib.import_module(module), function)(**request["arguments"])})
-    except MemoryError:
-        traceback.print_exc()
-        channel.send({"out_of_memory": True})
-    except InfertuneError as error:
-        traceback.print_exc()
-        channel.send({"failed": str(error), "kind": type(error).__name__})
-    except (Exception, SystemExit) as error:  # noqa: BLE001  user code may raise anything; it becomes an outcome
-        traceback.print_exc()
-        text = " ".join(str(error).split())[:500]
-        channel.send({"failed": f"{type(error).__name__}: {text}", "kind": type(error).__name__})
+def _oom_kill(before: tuple[int, int], after: tuple[int, int]) -> str | None:
+    """Say where the kernel killed for want of memory between two looks. The machine's count includes the group's."""
+    if after[0] > before[0]:
+        return "cap"
+    return "machine" if after[1] > before[1] else None
 
 
-def _redirect_output(log: str) -> None:
-    """Send everything the task prints, from C++ too, to its log: the terminal belongs to the live view."""
-    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(fd, 1)
-    os.dup2(fd, 2)
-    os.close(fd)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+def _end_descendants() -> None:
+    """Kill what a task left behind, in sessions of its own too: as their subreaper, we inherit the orphans.
+
+    Killing one may orphan others, so it goes on until there are none. Without orphans it costs one system call.
+    """
+    deadline = time.monotonic() + _END_WITHIN_S
+    while time.monotonic() < deadline:
+        try:
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
+        except ChildProcessError:
+            return
+        for pid in _children():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(_PAUSE_S)
 
 
-def _prefer_as_oom_victim() -> None:
-    """If the kernel has to kill something for memory, let it be the trial and not the session."""
-    with contextlib.suppress(OSError), Path("/proc/self/oom_score_adj").open("w") as file:
-        file.write("1000")
+def _children() -> list[int]:
+    """Return this process's children: the field after the state in proc_pid_stat(5) is the parent."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1]) == os.getpid():
+                found.append(int(stat.parent.name))
+    return found
 
 
-def _die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies (Linux; elsewhere the closed socket ends it)."""
+def _end_with_parent() -> None:
+    """Have the kernel tell us when the main process dies, to clean up and go (Linux; elsewhere the socket closes).
+
+    The kernel also tells of the end of the thread that started us, which means nothing.
+    """
+    parent = os.getppid()
+
+    def hang_up(*_: object) -> None:
+        if os.getppid() != parent:
+            sys.exit()
+
+    signal.signal(signal.SIGHUP, hang_up)
+    _set_process_option(_PR_SET_PDEATHSIG, signal.SIGHUP)
+    _set_process_option(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _set_process_option(option: int, value: int) -> None:
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(option, value)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ def materialize(spec: dict[str, Any], home: str, limit_calibration: int = 300) -
         source.precision,
         source.fill,
         factory=source.factory,
+        code=None if source.factory is None else code.source_digest(source.factory),
         fixed_batch=found.fixed_batch,
     )
     if source.format is ModelFormat.TORCH:
@@ -69,6 +70,7 @@ def materialize(spec: dict[str, Any], home: str, limit_calibration: int = 300) -
     data = Path(home) / "data"
     evaluation_ref = write_dataset(data, evaluation.inputs, evaluation.targets)
     calibration_ref = write_dataset(data, calibration.inputs, calibration.targets)
+    digests = code_digests(spec)
     digest = digest_of(
         {
             "model": artifact.digest,
@@ -76,7 +78,7 @@ def materialize(spec: dict[str, Any], home: str, limit_calibration: int = 300) -
             "calibration": calibration_ref.digest,
             "higher_is_better": better,
             "outputs": [o.name for o in found.outputs],
-            "code": {role: [ref, _digest(ref)] for role, ref in _code(workload).items()},
+            "code": digests,
         }
     )
     return WorkloadInfo(
@@ -93,8 +95,30 @@ def materialize(spec: dict[str, Any], home: str, limit_calibration: int = 300) -
         postprocess=workload.postprocess,
         raw_evaluation=(workload.evaluation.factory or workload.evaluation.npz) if workload.preprocess else None,
         parameters=source.parameters,
+        code=digests,
         notes=notes,
     ).model_dump(mode="json")
+
+
+def code_digests(spec: dict[str, Any]) -> dict[str, str]:
+    """Return what the user's functions are, by role: the function's name, and a digest of the source it needs.
+
+    Where the files lie makes no difference: two checkouts of one project are the same workload.
+
+    Args:
+        spec: a `WorkloadSpec`, JSON-ready, with absolute paths.
+
+    Raises:
+        WorkloadError: there is no such file or module.
+    """
+    workload = WorkloadSpec.model_validate(spec)
+    roles = {
+        "model": workload.model.factory,
+        "metric": workload.metric,
+        "preprocess": workload.preprocess,
+        "postprocess": workload.postprocess,
+    }
+    return {role: _identity(reference) for role, reference in roles.items() if reference is not None}
 
 
 def dry_load(spec: dict[str, Any], home: str) -> dict[str, Any]:  # noqa: ARG001  the same call as `materialize`
@@ -193,13 +217,11 @@ def _item_digests(items: Items) -> set[bytes]:
     return digests
 
 
-def _code(workload: WorkloadSpec) -> dict[str, str]:
-    roles = {"metric": workload.metric, "preprocess": workload.preprocess, "postprocess": workload.postprocess}
-    return {role: reference for role, reference in roles.items() if reference is not None}
-
-
-def _digest(reference: str) -> str | None:
-    return None if reference in BUILTIN_METRICS else code.source_digest(reference)
+def _identity(reference: str) -> str:
+    """Return a built-in metric's name, or the name of a function with the digest of its source."""
+    if reference in BUILTIN_METRICS:
+        return reference
+    return f"{reference.rpartition(':')[2]} {code.source_digest(reference)}"
 
 
 def _named(data: DataSpec) -> str:

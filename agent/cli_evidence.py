@@ -1,0 +1,161 @@
+"""The commands that look at what was measured, tidy it up, and carry it from one home directory to another."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agent.cli_common import Home, Output
+from tools.contracts import EvidenceKind
+from tools.errors import InfertuneError
+
+app = typer.Typer(
+    name="evidence",
+    no_args_is_help=True,
+    help="Look at what was measured, delete what no session needs, and carry sessions from one machine to another.",
+)
+
+
+@app.command("list")
+def list_(
+    session: Annotated[
+        str | None, typer.Option(help="What this session measured or used: its id, or its beginning.")
+    ] = None,
+    kind: Annotated[EvidenceKind | None, typer.Option(help="Only this kind.")] = None,
+    workload: Annotated[str | None, typer.Option(help="Only this workload: its name, or its digest.")] = None,
+    home: Home = None,
+    output: Output = Output.TEXT,
+) -> None:
+    """List what was measured, the newest last."""
+    from agent.evidence import Filter, chosen, line, summary
+    from agent.session import home_directory
+
+    where = home_directory(home)
+    found, damaged = chosen(where, Filter(session=session, kind=kind, workload=workload))
+    if output is Output.JSON:
+        typer.echo(json.dumps({"evidence": [summary(e) for e in found], "damaged": damaged}, indent=1))
+        return
+    for evidence in found:
+        typer.echo(line(evidence))
+    if damaged:
+        typer.echo(f"{damaged} more cannot be read: damaged on disk, or of another version. They count as missing.")
+    elif not found:
+        typer.echo(f"No evidence in {where}.")
+
+
+@app.command()
+def show(
+    identity: Annotated[str, typer.Argument(metavar="ID", help="An id, or as much of its beginning as is unique.")],
+    home: Home = None,
+    output: Output = Output.TEXT,
+) -> None:
+    """Show everything of one evidence: what was asked, how, and what came of it."""
+    from rich.console import Console
+
+    from agent.evidence import as_json, print_shown
+    from agent.evidence import show as find
+    from agent.session import home_directory
+
+    shown = find(home_directory(home), identity)
+    if output is Output.JSON:
+        typer.echo(json.dumps(as_json(shown), indent=1))
+    else:
+        print_shown(shown, Console())
+
+
+@app.command()
+def gc(
+    home: Home = None,
+    older_than: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="DAYS", help="Also delete sessions that ended so long ago, never unfinished ones."),
+    ] = None,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete evidence, raw samples, artifacts and data that no session of this home needs."""
+    import datetime as dt
+
+    from agent.session import home_directory
+    from tools.report import format as fmt
+    from tools.retention import alone, delete, find_garbage
+
+    where = home_directory(home)
+    if not (yes or dry_run or sys.stdin.isatty()):
+        raise InfertuneError("there is nobody to ask.", fix="Say --yes to delete, or --dry-run to look.")
+    if not where.is_dir():
+        typer.echo(f"There is no {where}.")
+        return
+    age = None if older_than is None else dt.timedelta(days=older_than)
+    with alone(where):
+        garbage = find_garbage(where, dt.datetime.now(dt.UTC), age)
+        for part in garbage.parts:
+            typer.echo(f"{part.count:6,} {part.kind:<10} {fmt.mb(part.size_mb)}")
+        if not garbage.parts:
+            typer.echo("Nothing to delete: sessions need all that is there.")
+            return
+        if dry_run:
+            typer.echo(f"Deleting this would free {fmt.mb(garbage.size_mb)}.")
+            return
+        if not (yes or typer.confirm(f"Delete this from {where}?")):
+            typer.echo("Nothing was deleted.")
+            return
+        note = delete(garbage)
+    typer.echo(f"Freed {fmt.mb(garbage.size_mb)}." if note is None else note)
+
+
+@app.command()
+def export(
+    session: Annotated[str, typer.Argument(help="A session's id, or its beginning.")],
+    to: Annotated[
+        Path | None, typer.Option("--to", "-o", help="The file; default: SESSION.infertune.zip here.")
+    ] = None,
+    home: Home = None,
+    *,
+    raw: Annotated[bool, typer.Option("--raw/--no-raw", help="With the raw samples.")] = True,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a session and its evidence into one file, to be replayed, questioned and explained elsewhere.
+
+    The model's and the data's own files are not in it.
+    """
+    from agent.session import home_directory
+    from agent.sessions import find
+    from tools.bundle import SUFFIX, collect, write
+    from tools.report import format as fmt
+
+    folder = find(home_directory(home), session)
+    path = to or Path(f"{folder.name}{SUFFIX}")
+    contents = collect(folder, raw=raw)
+    typer.echo(
+        f"Session {folder.name}: {contents.evidence} pieces of evidence, {contents.raw} raw files, "
+        f"{len(contents.members)} files and {fmt.mb(contents.size_mb)} in all."
+    )
+    typer.echo("No model and no data files: they are large, and stay here. Paths of this machine are named in it.")
+    if contents.missing_raw:
+        typer.echo(f"{len(contents.missing_raw)} raw files are lost here, and so not in it.")
+    write(contents, path, overwrite=force)
+    typer.echo(f"Wrote {path} ({fmt.mb(path.stat().st_size / 1e6)}). There: infertune evidence import {path.name}")
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="What `export` wrote.")],
+    home: Home = None,
+    max_mb: Annotated[float, typer.Option(min=0, help="Refuse a file that takes more, unpacked.")] = 4000.0,
+) -> None:
+    """Bring an exported session into this home. All of the file is checked before anything is written."""
+    from agent.session import home_directory
+    from tools.unbundle import import_bundle
+
+    done = import_bundle(file, home_directory(home), limit_mb=max_mb)
+    if done.is_new:
+        typer.echo(f"Imported session {done.session}: {done.evidence} pieces of evidence, {done.raw} raw files.")
+    else:
+        typer.echo(f"Session {done.session} is there already, with all {done.evidence} pieces of evidence.")
+    typer.echo(f"Next: infertune replay {done.session}")

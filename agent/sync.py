@@ -1,0 +1,50 @@
+"""Complete the record in MLflow of sessions that ended while it was away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from agent.session import read_result
+from tools.errors import InfertuneError
+from tools.journal import Journal
+from tools.lock import held
+from tools.machine import Machine
+from tools.mirror import mirror, render, save
+from tools.observer import Silent
+from tools.record import JOURNAL, LOCK, State, read_record
+from tools.worker import LIGHT_MODULES, Worker
+
+
+def sync(folders: list[Path], tracking_uri: str | None) -> Iterator[tuple[str, bool]]:
+    """Record each finished session that MLflow does not have yet.
+
+    Args:
+        folders: of the sessions.
+        tracking_uri: where to; None for where each session was to go.
+
+    Yields:
+        A sentence about each session that needed it, and whether it is recorded now.
+    """
+    for folder in folders:
+        try:
+            record = read_record(folder)
+        except InfertuneError:
+            continue  # made by an earlier version, or damaged: `sessions` says so
+        if record.state is State.FINISHED and record.recorded.get("run_id") is None:
+            yield _sync(folder, tracking_uri or record.started.tracking_uri)
+
+
+def _sync(folder: Path, tracking_uri: str) -> tuple[str, bool]:
+    busy = f"another process is working on session {folder.name}."
+    logs = folder / "logs"
+    with held(folder / LOCK, busy=busy), Worker(LIGHT_MODULES, logs) as worker:
+        machine = Machine(worker, worker, Silent(), limit_s=0.0)
+        reference = mirror(folder, tracking_uri, machine)
+        Journal(folder / JOURNAL).append("recorded", reference.model_dump(mode="json"))
+        if reference.run_id is None:
+            return f"{folder.name}  {reference.note}", False
+        result = read_result(folder).model_copy(update={"mlflow": reference})
+        save(result, folder)
+        render(result, folder, machine)
+        return f"{folder.name}  recorded as run {reference.run_id} in {reference.tracking_uri}", True

@@ -1,0 +1,73 @@
+"""The vocabulary: frozen, validated values that every part of infertune speaks in.
+
+Everything here is JSON-ready (`model_dump(mode="json")`), so it can live in a checkpoint, a journal line or a
+database row, and can be read back years later. Units are in the names: `_ms`, `_s`, `_mb` (10^6 bytes), `_rps`
+(requests per second), `_usd`. One request is one item; a batch of b items serves b requests.
+"""
+
+from tools.contracts.base import Contract, Interval, JsonScalar, Latency, digest_of
+from tools.contracts.decisions import Decision, Gate, Option, Verdict
+from tools.contracts.evidence import PROTOCOL_VERSION, Evidence, EvidenceKind, Finding
+from tools.contracts.hardware import Availability, Hardware
+from tools.contracts.outcomes import Crashed, Failed, Measured, Outcome, OutOfMemory, TimedOut, Unstable
+from tools.contracts.recipe import Recipe, Step
+from tools.contracts.results import (
+    Accuracy,
+    BatchPoint,
+    BuildResult,
+    ComparisonResult,
+    EdgeCase,
+    EdgeCaseResult,
+    EndToEnd,
+    LayerProfile,
+    ProfileResult,
+    Result,
+    Roofline,
+    TrialResult,
+)
+from tools.contracts.workload import ArtifactRef, DatasetRef, ModelFormat, Precision, TensorSpec, WorkloadInfo
+
+__all__ = [
+    "PROTOCOL_VERSION",
+    "Accuracy",
+    "ArtifactRef",
+    "Availability",
+    "BatchPoint",
+    "BuildResult",
+    "ComparisonResult",
+    "Contract",
+    "Crashed",
+    "DatasetRef",
+    "Decision",
+    "EdgeCase",
+    "EdgeCaseResult",
+    "EndToEnd",
+    "Evidence",
+    "EvidenceKind",
+    "Failed",
+    "Finding",
+    "Gate",
+    "Hardware",
+    "Interval",
+    "JsonScalar",
+    "Latency",
+    "LayerProfile",
+    "Measured",
+    "ModelFormat",
+    "Option",
+    "OutOfMemory",
+    "Outcome",
+    "Precision",
+    "ProfileResult",
+    "Recipe",
+    "Result",
+    "Roofline",
+    "Step",
+    "TensorSpec",
+    "TimedOut",
+    "TrialResult",
+    "Unstable",
+    "Verdict",
+    "WorkloadInfo",
+    "digest_of",
+]

@@ -1,0 +1,98 @@
+"""What is tuned: the model as given, its data, and the files that recipes make of it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from tools.contracts.base import Contract
+
+
+class TensorSpec(Contract):
+    """One input or output tensor. `shape` leaves out the batch dimension, which always comes first."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class DatasetRef(Contract):
+    """Items that were materialized once from the user's data, as `.npy` files in `directory`.
+
+    Files: `<input name>.npy` of shape (n, *shape) for each input, and `targets.npy` when there are targets.
+    """
+
+    digest: str
+    directory: str
+    n: int
+    inputs: tuple[TensorSpec, ...]
+    has_targets: bool
+
+
+class ModelFormat(StrEnum):
+    """What an artifact's files are."""
+
+    TORCH = "torch"
+    """A Python factory (named in the manifest) and `weights.safetensors`."""
+    PT2 = "pt2"
+    """`model.pt2`, a program saved by torch.export."""
+    TORCHSCRIPT = "torchscript"
+    """`model.ts`."""
+    ONNX = "onnx"
+    """`model.onnx`, all weights inside."""
+    OPENVINO = "openvino"
+    """`model.xml` and `model.bin`."""
+
+
+class Precision(StrEnum):
+    """The arithmetic that most of the work is done in."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+    INT8_DYNAMIC = "int8-dynamic"
+    INT8_STATIC = "int8-static"
+
+    @property
+    def is_float(self) -> bool:
+        """Whether no integer arithmetic is involved, so that no calibration can go wrong."""
+        return self in (Precision.FP32, Precision.BF16, Precision.FP16)
+
+
+class ArtifactRef(Contract):
+    """The files that a recipe produced, named by the digest of their content."""
+
+    digest: str
+    directory: str
+    format: ModelFormat
+    precision: Precision
+    size_mb: float
+    factory: str | None = None
+    """For `torch`: the factory that builds the module which the weights belong to."""
+    fixed_batch: int | None = None
+    """The only batch size the program accepts, when it was exported with one; None when any will do."""
+
+
+class WorkloadInfo(Contract):
+    """A workload after it was loaded: what every later step needs, and no user code."""
+
+    name: str
+    digest: str
+    source: ArtifactRef
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    evaluation: DatasetRef
+    calibration: DatasetRef
+    metric: str
+    """A built-in metric, or `file.py:function`."""
+    higher_is_better: bool
+    preprocess: str | None = None
+    postprocess: str | None = None
+    raw_evaluation: str | None = None
+    """The data factory, when preprocessing has to be timed from raw items."""
+    parameters: int
+    code: dict[str, str] = Field(default_factory=dict)
+    """The user's functions by role: name and digest of their source."""
+    notes: tuple[str, ...] = ()
+    """What was decided while loading, in sentences: a calibration split, a limit, a fixed batch."""

@@ -1,0 +1,21 @@
+"""How long things may take, and how often they are repeated: part of every question that is asked."""
+
+from __future__ import annotations
+
+from tools.contracts import Contract
+
+
+class BenchLimits(Contract):
+    """Limits of one session; times in seconds."""
+
+    trial_s: float = 300.0
+    """After which a task is killed."""
+    screen_point_s: float = 6.0
+    """For one batch size of a trial."""
+    sweep_point_s: float = 5.0
+    """For one batch size of a sweep."""
+    comparison_rounds: int = 12
+    comparison_block_s: float = 0.1
+    """One side's turn in a comparison."""
+    tolerate_noise: bool = False
+    """Keep what was timed while other processes took the CPUs: wider intervals, where UNSTABLE would be the answer."""
