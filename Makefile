@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test lint format bench constraints clean
+.PHONY: help install demo test lint format bench chaos constraints clean
 
 help:
 	@echo "make demo    set up, train the bundled ResNet-50 (once, about a minute) and optimize it"
 	@echo "make test    set up and run the tests"
 	@echo "make lint    ruff, mypy --strict, import-linter"
 	@echo "make bench   the benchmarks behind the README's figures"
+	@echo "make chaos   real faults injected into real sessions, and what was lost"
 
 install: $(STAMP)
 
@@ -38,6 +39,9 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m simulations.bench
+
+chaos: $(STAMP)
+	$(BIN)/python -m simulations.chaos
 
 # What is installed now, without this project and what only this machine needs: run after a deliberate upgrade and
 # a green `make test`.

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from agent import cli_questions, cli_sessions
+from agent import cli_evidence, cli_questions, cli_sessions
 from agent.cli_common import EXIT_USER_ERROR, Home, Output, finish, observing
 from tools.errors import InfertuneError
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 
 app.add_typer(cli_sessions.app)
 app.add_typer(cli_questions.app)
+app.add_typer(cli_evidence.app)
 
 
 class SchemaOf(StrEnum):

@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from agent.cli_common import Home, Output
-from tools.contracts import EvidenceKind
 from tools.errors import InfertuneError
 
 app = typer.Typer(
@@ -25,7 +24,9 @@ def list_(
     session: Annotated[
         str | None, typer.Option(help="What this session measured or used: its id, or its beginning.")
     ] = None,
-    kind: Annotated[EvidenceKind | None, typer.Option(help="Only this kind.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Only this kind: profile, build, trial, sweep, comparison or edge_cases.")
+    ] = None,
     workload: Annotated[str | None, typer.Option(help="Only this workload: its name, or its digest.")] = None,
     home: Home = None,
     output: Output = Output.TEXT,
@@ -35,7 +36,7 @@ def list_(
     from agent.session import home_directory
 
     where = home_directory(home)
-    found, damaged = chosen(where, Filter(session=session, kind=kind, workload=workload))
+    found, damaged = chosen(where, Filter.of(session=session, kind=kind, workload=workload))
     if output is Output.JSON:
         typer.echo(json.dumps({"evidence": [summary(e) for e in found], "damaged": damaged}, indent=1))
         return
@@ -44,7 +45,8 @@ def list_(
     if damaged:
         typer.echo(f"{damaged} more cannot be read: damaged on disk, or of another version. They count as missing.")
     elif not found:
-        typer.echo(f"No evidence in {where}.")
+        narrowed = (session, kind, workload) != (None, None, None)
+        typer.echo(f"No {'such ' if narrowed else ''}evidence in {where}.")
 
 
 @app.command()
@@ -82,6 +84,7 @@ def gc(
     import datetime as dt
 
     from agent.session import home_directory
+    from agent.sessions import forget_threads
     from tools.report import format as fmt
     from tools.retention import alone, delete, find_garbage
 
@@ -106,6 +109,7 @@ def gc(
             typer.echo("Nothing was deleted.")
             return
         note = delete(garbage)
+        forget_threads(where, [folder.name for folder in garbage.sessions])
     typer.echo(f"Freed {fmt.mb(garbage.size_mb)}." if note is None else note)
 
 

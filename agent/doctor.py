@@ -6,6 +6,8 @@ from typing import Any
 
 from tools.contracts import Availability
 from tools.hardware import detect, has_bf16_kernels, has_fp16_kernels, has_int8_kernels, library_versions
+from tools.measure.energy import find_counter
+from tools.measure.noise import LOOK_S, NoiseMeter
 from tools.runtimes import availabilities, library
 
 _EXTRAS = (
@@ -45,12 +47,22 @@ def examine() -> dict[str, Any]:
             enable="the runtime onnxruntime-cuda (written, but not yet run on a GPU)",
         ),
     ]
+    counter = find_counter()
+    kernels.append(
+        Availability(
+            name="energy counter",
+            available=not isinstance(counter, str),
+            reason=counter if isinstance(counter, str) else None,
+            enable="joules per request",
+        )
+    )
     tools = []
     for name, distribution, enables in _EXTRAS:
         found = library(name, name, distribution)
         tools.append(found if found.available else found.model_copy(update={"enable": f"{found.enable}: {enables}"}))
     return {
         "hardware": hardware.model_dump(mode="json"),
+        "noise": NoiseMeter(hardware.cores).wait_until_quiet(LOOK_S),
         "kernels": [_dump(k) for k in kernels],
         "runtimes": [_dump(a) for a in availabilities(hardware).values()],
         "tools": [_dump(t) for t in tools],
@@ -75,6 +87,13 @@ def print_report(found: dict[str, Any]) -> None:
         f"[bold]{escape(hardware['cpu'])}[/bold], {hardware['cores']} cores, {hardware['memory_mb'] / 1000:.1f} GB"
     )
     console.print("instruction sets: " + escape(", ".join(hardware["flags"]) or "none that matter here"))
+    limits = {
+        "frequency governor": hardware["governor"],
+        "CPU quota": hardware["cpu_quota"] and f"{hardware['cpu_quota']:g} CPUs",
+        "memory limit": hardware["memory_limit_mb"] and f"{hardware['memory_limit_mb']:,.0f} MB",
+    }
+    console.print("; ".join(f"{name}: {escape(str(value or 'none that shows'))}" for name, value in limits.items()))
+    console.print(f"noise right now: {escape(found['noise'] or 'none, it is quiet enough to measure')}")
     table = Table(box=None, pad_edge=False, show_header=True, header_style="bold")
     for column in ("", "here", "version, or why not and what would enable it"):
         table.add_column(column, overflow="fold")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.text import Text
@@ -31,6 +32,17 @@ class Filter:
     kind: EvidenceKind | None = None
     workload: str | None = None
     """Its name, or the beginning of its digest."""
+
+    @classmethod
+    def of(cls, *, session: str | None, kind: str | None, workload: str | None) -> Self:
+        """Make a filter of what a person typed.
+
+        Raises:
+            InfertuneError: there is no such kind.
+        """
+        if kind is not None and kind not in set(EvidenceKind):
+            raise InfertuneError(f"there is no kind {kind!r} of evidence.", fix=f"Kinds: {', '.join(EvidenceKind)}.")
+        return cls(session, None if kind is None else EvidenceKind(kind), workload)
 
 
 @dataclass(frozen=True)
@@ -148,7 +160,7 @@ def show(home: Path, beginning: str) -> Shown:
 def as_json(shown: Shown) -> dict[str, Any]:
     """Return it JSON-ready."""
     return {
-        **shown.evidence.model_dump(mode="json"),
+        **json.loads(shown.evidence.model_dump_json()),  # with words for the numbers that JSON lacks
         "recipe_name": _recipe(shown.evidence),
         "raw_path": None if shown.raw is None else str(shown.raw),
         "raw_arrays": None if shown.arrays is None else {name: list(shape) for name, shape in shown.arrays.items()},
@@ -206,26 +218,27 @@ def _facts(name: str, value: Any, depth: int, unit: str = "") -> Iterator[tuple[
     label = _label(name)
     if isinstance(value, Interval):
         yield depth, label, f"{fmt.quantity(unit, value.value)} {fmt.span(value)} n={value.n}"
-    elif isinstance(value, Contract):
-        yield depth, label, ""
-        for field in type(value).model_fields:
-            yield from _facts(field, getattr(value, field), depth + 1, unit)
-    elif isinstance(value, Mapping):
-        if value:
+    elif isinstance(value, Contract | Mapping):
+        inner = dict(value)
+        if inner:
             yield depth, label, ""
-        for key, inner in value.items():
-            yield from _facts(str(key), inner, depth + 1, unit)
-    elif isinstance(value, tuple | list) and all(isinstance(item, Contract) for item in value):
+        for key, part in inner.items():
+            yield from _facts(str(key), part, depth + 1, unit)
+    elif isinstance(value, tuple) and all(isinstance(item, Contract) for item in value):
         for place, item in enumerate(value, start=1):
-            if any(isinstance(part, Contract | Mapping) for _, part in item):
-                yield from _facts(f"{name} {place}", item, depth, unit)
-            else:
-                parts = (f"{_label(n)} {_scalar(n, part)}" for n, part in item)
-                yield depth, f"{label} {place}", ", ".join(parts)
+            yield from _item_facts(f"{name} {place}", item, depth, unit)
     elif isinstance(value, tuple) and all(isinstance(item, str) for item in value):
         yield from ((depth, label, text) for text in value)
     else:
         yield depth, label, _scalar(name, value)
+
+
+def _item_facts(name: str, item: Contract, depth: int, unit: str) -> Iterator[tuple[int, str, str]]:
+    """Yield the facts of one of many: in one line, unless there is something inside of it."""
+    if any(isinstance(part, Contract | Mapping) for _, part in item):
+        yield from _facts(name, item, depth, unit)
+    else:
+        yield depth, fmt.clean(name), ", ".join(f"{_label(n)} {_scalar(n, part)}" for n, part in item)
 
 
 def _scalar(name: str, value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Sequence
 
 from pydantic_core import to_json
@@ -58,7 +59,7 @@ def as_json(explained: Explained) -> str:
     """Return the decisions with their evidence, its outcome in words, its session and its time, as JSON."""
     decisions = [
         {
-            **decision.model_dump(mode="json"),
+            **json.loads(decision.model_dump_json()),  # which writes an infinity as a string
             "provisional": explained.is_provisional(decision),
             "evidence": [_evidence_facts(identity, explained) for identity in decision.evidence],
         }

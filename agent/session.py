@@ -90,7 +90,7 @@ def optimize(target: str, options: Options, observer: Observer, began: float | N
         protocol=PROTOCOL_VERSION,
     )
     folder = options.home / "sessions" / session
-    with _alone(options.home, folder):
+    with alone(options.home, folder):
         journal = Journal(folder / JOURNAL)
         first = journal.append("started", started.model_dump(mode="json"))
         return _run(options.home, fold(folder, [first]), journal, observer, began)
@@ -114,7 +114,7 @@ def resume(folder: Path, observer: Observer, began: float | None = None) -> Sess
     """
     began = time.monotonic() if began is None else began
     home = folder.parents[1]
-    with _alone(home, folder):
+    with alone(home, folder):
         record = read_record(folder)
         if record.state is State.FINISHED:
             return read_result(folder)
@@ -248,7 +248,7 @@ def _with_relative_inputs(loaded: Loaded, folder: Path) -> dict[str, object]:
 
 
 @contextlib.contextmanager
-def _alone(home: Path, folder: Path) -> Iterator[None]:
+def alone(home: Path, folder: Path) -> Iterator[None]:
     """Keep other processes from working on this session, and from tidying the home up meanwhile."""
     busy = f"another process is working on session {folder.name}."
     tidying = "its evidence is being tidied up right now: try again in a minute."

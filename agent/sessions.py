@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tools.errors import InfertuneError
@@ -107,3 +107,15 @@ def _described(record: SessionRecord) -> str:
             return f"interrupted: {resume}"
         case State.UNFINISHED:
             return "running" if is_running(record.folder) else f"did not end: {resume}"
+
+
+def forget_threads(home: Path, sessions: Iterable[str]) -> None:
+    """Delete the graph's checkpoints of sessions that are gone."""
+    names, path = list(sessions), home / "checkpoints.db"
+    if not names or not path.exists():
+        return
+    from langgraph.checkpoint.sqlite import SqliteSaver
+
+    with SqliteSaver.from_conn_string(str(path)) as saver:
+        for name in names:
+            saver.delete_thread(name)

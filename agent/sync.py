@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from agent.session import read_result
+from agent.session import alone, read_result
 from tools.errors import InfertuneError
 from tools.journal import Journal
-from tools.lock import held
 from tools.machine import Machine
 from tools.mirror import mirror, render, save
 from tools.observer import Silent
-from tools.record import JOURNAL, LOCK, State, read_record
+from tools.record import JOURNAL, State, read_record
 from tools.worker import LIGHT_MODULES, Worker
 
 
@@ -36,9 +35,7 @@ def sync(folders: list[Path], tracking_uri: str | None) -> Iterator[tuple[str, b
 
 
 def _sync(folder: Path, tracking_uri: str) -> tuple[str, bool]:
-    busy = f"another process is working on session {folder.name}."
-    logs = folder / "logs"
-    with held(folder / LOCK, busy=busy), Worker(LIGHT_MODULES, logs) as worker:
+    with alone(folder.parents[1], folder), Worker(LIGHT_MODULES, folder / "logs") as worker:
         machine = Machine(worker, worker, Silent(), limit_s=0.0)
         reference = mirror(folder, tracking_uri, machine)
         Journal(folder / JOURNAL).append("recorded", reference.model_dump(mode="json"))

@@ -52,6 +52,8 @@ traffic:                              # for the number of replicas; exactly one 
 budget:
   time_s: 900                         # no new trial after this
   trial_s: 300                        # a single trial is killed after this
+  # trial_memory_mb: 8000             # ... or when it takes more than this; default: 80 % of the machine's memory
+  # tolerate_noise: true              # on a machine that others use too: wider intervals in place of UNSTABLE
 """
 
 

@@ -17,7 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from agent.live import observer_for
+from agent.questions import explain, what_if
+from agent.replay import replay
 from agent.session import Options, home_directory, optimize
+from simulations.coverage import coverage_tables
+from simulations.repeatability import repeatability_table
 from tools.contracts import Evidence, EvidenceKind, Failed, Finding, Recipe
 from tools.evidence import EvidenceStore
 from tools.hardware import detect, library_versions
@@ -38,7 +42,14 @@ def main() -> None:
     versions = ", ".join(f"{k} {v}" for k, v in library_versions().items())
     console.print(f"{hardware.cpu}, {hardware.cores} cores; {versions}\n", highlight=False)
     _overheads(console)
-    _frameworks(console)
+    home = home_directory()
+    with observer_for(console, workload=WORKLOAD) as observer:
+        result = optimize(WORKLOAD, Options(home=home), observer)
+    _frameworks(console, result, home)
+    _looking_back(console, home / "sessions" / result.session)
+    console.print(repeatability_table())
+    for part in coverage_tables():
+        console.print(part)
 
 
 def _overheads(console: Console) -> None:
@@ -65,11 +76,27 @@ def _overheads(console: Console) -> None:
     console.print(table)
 
 
-def _frameworks(console: Console) -> None:
+def _looking_back(console: Console, session: Path) -> None:
+    """What it takes to replay a session, and to ask it what if: from its evidence alone."""
+    asked = ["what-if", session.name, "--p99-ms", "30", "--max-accuracy-drop", "0.02", "--price-per-hour", "1.20"]
+    table = Table(title="Looking back at that session (median of 5)", title_justify="left", box=box.MARKDOWN)
+    for column in ("", "ms", "whole command, ms"):
+        table.add_column(column, justify="left" if not column else "right")
+    changes = {"p99_ms": "30", "max_accuracy_drop": "0.02", "price_per_hour_usd": "1.20"}
+    home = str(session.parents[1])
+    for name, call, command in (
+        ("replay", lambda: replay(session), ["replay", session.name]),
+        ("what-if", lambda: what_if(session, changes), asked),
+        ("explain", lambda: explain(session, None), ["explain", session.name]),
+    ):
+        line = [sys.executable, "-P", "-m", "agent.cli", *command, "--home", home]
+        whole = _ms(lambda line=line: subprocess.run(line, check=True, capture_output=True), 5)  # type: ignore[misc]
+        table.add_row(name, _ms(call, 5), whole)
+    console.print(table)
+
+
+def _frameworks(console: Console, result: SessionResult, home: Path) -> None:
     """Put infertune's choice beside the frameworks by hand."""
-    home = home_directory()
-    with observer_for(console, workload=WORKLOAD) as observer:
-        result = optimize(WORKLOAD, Options(home=home), observer)
     if result.best is None:
         console.print(f"{result.verdict.value}: {result.summary}")
         return

@@ -21,8 +21,8 @@ import tools.runtimes
 LIMITS = {
     "screen_point_s": 1.5,
     "sweep_point_s": 1.5,
-    "comparison_rounds": 8,
-    "comparison_block_s": 0.03,
+    "comparison_rounds": 1,
+    "comparison_block_s": 0.02,
     "tolerate_noise": True,
 }
 """Points end earlier where the machine is quiet, so their time is only used up where it is not."""

@@ -16,6 +16,7 @@ from quick_cli import quicken
 from session_support import with_traffic, write_spec
 
 import agent.loading
+from agent.questions import explain, what_if
 from agent.replay import replay
 from tools.bundle import FINDINGS, MANIFEST, BundleError, collect, write
 from tools.errors import StorageError
@@ -88,7 +89,7 @@ def test_a_session_comes_out_as_it_went_in(home, bundle, other):
     assert record.loaded.spec.traffic.trace == str(other / "sessions" / "s1" / "inputs" / "traffic.csv")
     ids = read_record(home / "sessions" / "s1").evidence
     assert EvidenceStore(other / EVIDENCE).get_all(ids) == EvidenceStore(home / EVIDENCE).get_all(ids)
-    assert sorted(p.name for p in (other / "sessions").iterdir()) == ["s1"]
+    assert sorted(p.name for p in (other / "sessions").iterdir()) == [".lock", "s1"]
 
 
 def test_a_bundle_says_what_is_in_it(home, bundle):
@@ -128,6 +129,12 @@ def test_a_folder_that_is_not_there_is_said(home, tmp_path):
         write(collect(home / "sessions" / "s1"), tmp_path / "nowhere" / "x.zip")
 
 
+def test_a_session_whose_folder_was_renamed_keeps_its_name(home, other, tmp_path):
+    folder = (home / "sessions" / "s1").rename(home / "sessions" / "the good one")
+    write(collect(folder), tmp_path / "x.zip")
+    assert bring(tmp_path / "x.zip", other).folder == other / "sessions" / "s1"
+
+
 def test_a_running_session_is_taken_as_far_as_its_last_whole_line(home, other, tmp_path):
     folder = home / "sessions" / "s1"
     with held(folder / LOCK, busy=""), held(home / LOCK, busy="", shared=True):
@@ -150,6 +157,12 @@ def test_nothing_is_exported_or_imported_while_the_home_is_tidied_up(home, bundl
         collect(home / "sessions" / "s1")
     with held(other / LOCK, busy=""), pytest.raises(BusyError, match="tidied up"):
         bring(bundle, other)
+
+
+def test_two_imports_do_not_get_into_each_others_way(bundle, other):
+    with held(other / "sessions" / LOCK, busy=""), pytest.raises(BusyError, match="another import is running"):
+        bring(bundle, other)
+    assert bring(bundle, other).is_new
 
 
 def test_an_import_may_be_repeated_and_repairs_what_was_lost(bundle, other):
@@ -378,7 +391,7 @@ def dying(function):
         left -= 1
         return function(*arguments, **named)
     return step
-Path.rename, EvidenceStore._put = dying(Path.rename), dying(EvidenceStore._put)
+Path.rename, EvidenceStore.put_all = dying(Path.rename), dying(EvidenceStore.put_all)
 unbundle.import_bundle(Path(sys.argv[1]), Path(sys.argv[2]), limit_mb=100.0)
 """
 
@@ -421,9 +434,9 @@ def test_a_disk_that_fills_while_exporting_leaves_no_file(home, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["home"]
 
 
-def test_a_real_session_replays_in_another_home(commands, capsys, monkeypatch, tmp_path):
+def test_a_real_session_can_be_replayed_and_questioned_in_another_home(commands, capsys, monkeypatch, tmp_path):
     commands.install(monkeypatch)
-    quicken(("eager", "onnxruntime"), monkeypatch.setattr)
+    quicken(("eager", "torchscript"), monkeypatch.setattr)
     monkeypatch.setattr("tools.mirror.RECORD_LIMIT_S", 0.01)
     limits = functools.partial(agent.loading.BenchLimits, screen_point_s=0.3, sweep_point_s=0.3)
     monkeypatch.setattr(agent.loading, "BenchLimits", limits)
@@ -431,17 +444,14 @@ def test_a_real_session_replays_in_another_home(commands, capsys, monkeypatch, t
     commands.run(capsys, monkeypatch, "optimize", write_spec(tmp_path, **sections), "--home", tmp_path / "home")
     (folder,) = (tmp_path / "home" / "sessions").iterdir()
     write(collect(folder), tmp_path / "x.zip")
+    there = what_if(folder, {"p99_ms": "0.001"})
     (tmp_path / "home").rename(tmp_path / "moved")
     done = bring(tmp_path / "x.zip", tmp_path / "other")
     here = replay(done.folder)
-    print(
-        [
-            (e.kind, e.recipe.name, round(e.seconds, 2))
-            for e in EvidenceStore(tmp_path / "other" / EVIDENCE).get_all(read_record(done.folder).evidence)
-        ],
-        read_record(done.folder).loaded.loading_s,
-    )
     assert here.same
     assert here.checked > 5
     assert here.scaling is not None
+    moved = there.model_dump_json().replace(str(folder), str(done.folder))
+    assert what_if(done.folder, {"p99_ms": "0.001"}).model_dump_json() == moved
+    assert len(explain(done.folder, None).decisions) == here.checked
     assert not (tmp_path / "other" / "artifacts").exists()

@@ -135,6 +135,20 @@ def test_only_the_rows_that_are_listed_are_read(home, say, monkeypatch):
     assert len(read) == 2
 
 
+def test_finding_nothing_is_said(home, say):
+    assert say("list", "--kind", "sweep") == f"No such evidence in {home}.\n"
+
+
+def test_numbers_that_json_lacks_are_shown(home, say):
+    one = trial("q5")
+    point = one.outcome.result.points[0].model_copy(update={"mean_ms": float("inf")})
+    result = one.outcome.result.model_copy(update={"points": (point,), "load_ms": float("nan")})
+    identity = put(home, finding("q5", Measured(result=result)))
+    assert "mean: infinite" in say("show", identity)
+    told = json.loads(say("show", identity, "--output", "json"), parse_constant=pytest.fail)
+    assert told["outcome"]["result"]["load_ms"] == "NaN"
+
+
 def test_damaged_rows_are_counted(home, say):
     with sqlite3.connect(home / EVIDENCE) as connection:
         connection.execute("UPDATE findings SET body = replace(body, 'SIGSEGV', 'SIGBUS')")

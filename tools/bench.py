@@ -37,6 +37,7 @@ from tools.contracts import (
 from tools.evidence import EvidenceStore
 from tools.limits import BenchLimits
 from tools.machine import INTERRUPTED, Machine
+from tools.measure.comparison import FEWEST_PARTS
 from tools.observer import Observer
 from tools.outcomes import describe, from_task, is_lasting, trial_result
 from tools.runtimes import get_runtime
@@ -137,9 +138,9 @@ class Bench:
         return self._measure(EvidenceKind.SWEEP, recipe, list(batch_sizes), None, with_accuracy=False)
 
     def for_longer(self, recipe: Recipe, batch_size: int) -> Evidence:
-        """Measure one batch size for as long as a settled median and a bounded p99 take, or half of a trial's cap."""
+        """Measure one batch size until its median settles and its p99 is bounded, or for a third of a trial's cap."""
         return self._measure(
-            EvidenceKind.SWEEP, recipe, [batch_size], None, with_accuracy=False, point_s=self.limits.trial_s / 2
+            EvidenceKind.SWEEP, recipe, [batch_size], None, with_accuracy=False, point_s=self.limits.trial_s / 3
         )
 
     def compare(
@@ -160,6 +161,7 @@ class Bench:
             "candidate_batch": candidate_batch,
             "low_batch": self.workload.source.fixed_batch or 1,
             "threads": self.threads,
+            "processes": self.limits.comparison_processes,
             "rounds": self.limits.comparison_rounds,
             "block_s": self.limits.comparison_block_s,
             "tolerate_noise": self.limits.tolerate_noise,
@@ -169,7 +171,7 @@ class Bench:
         def run(task: _Task) -> TaskOutcome:
             arguments = {
                 "workload": self.workload.model_dump(mode="json"),
-                **{k: v for k, v in parameters.items() if k not in ("baseline", "attempt")},
+                **{k: v for k, v in parameters.items() if k not in ("baseline", "attempt", "processes")},
             }
             for side, evidence in (("baseline", rival), ("candidate", candidate)):
                 artifact = self.artifact_of(evidence)
@@ -179,7 +181,7 @@ class Bench:
                     "artifact": artifact.model_dump(mode="json"),
                     "recipe": evidence.recipe.model_dump(mode="json"),
                 }
-            return task.run("tools.measure.comparison:run_comparison", arguments, needs_torch=True)
+            return self._in_several_processes(task, arguments)
 
         return self._ask(
             EvidenceKind.COMPARISON,
@@ -187,6 +189,25 @@ class Bench:
             parameters,
             run,
             headline=f"{rival.recipe.name} and {candidate.recipe.name} in turn",
+        )
+
+    def _in_several_processes(self, task: _Task, arguments: dict[str, Any]) -> TaskOutcome:
+        """Run a comparison's parts until enough of them are undisturbed, twice as many in all, or the time is up."""
+        wanted, started = self.limits.comparison_processes, time.perf_counter()
+        parts: list[dict[str, Any]] = []
+        while sum(part["stable"] for part in parts) < wanted and len(parts) < 2 * wanted:
+            if len(parts) >= FEWEST_PARTS and time.perf_counter() - started > self.limits.comparison_s:
+                wanted = len(parts)
+                break
+            outcome = task.run(
+                "tools.measure.comparison:run_comparison", {**arguments, "part": len(parts)}, needs_torch=True
+            )
+            if not isinstance(outcome, Returned):
+                return outcome
+            parts.append(outcome.value)
+        batches = {side: arguments[side] for side in ("baseline_batch", "candidate_batch")}
+        return task.run(
+            "tools.measure.comparison:combine", {"parts": parts, "wanted": wanted, **batches}, needs_torch=False
         )
 
     def edge_cases(self, candidate: Evidence, batch_sizes: Sequence[int]) -> Evidence:

@@ -131,13 +131,14 @@ def collect(folder: Path, *, raw: bool = True) -> Contents:
     with held(home / LOCK, busy=TIDYING, shared=True):
         journal = (folder / JOURNAL).read_bytes()
         journal = journal[: journal.rfind(b"\n") + 1]  # what follows is being written, or was cut off
-        bodies, names = _evidence(record_of(journal), home)
+        record = record_of(journal)
+        bodies, names = _evidence(record, home)
         members: dict[str, bytes | Path] = {JOURNAL: journal, FINDINGS: "".join(f"{b}\n" for b in bodies).encode()}
         members |= {name: file.read_bytes() for name, file in _session_files(folder)}
     files = {name: home / RAW / name for name in sorted(names)} if raw else {}
     members |= {f"{RAW}/{name}": file for name, file in files.items() if file.is_file()}
     return Contents(
-        session=folder.name,
+        session=record.session,
         members=dict(sorted(members.items())),
         evidence=len(bodies),
         missing_raw=tuple(name for name, file in files.items() if not file.is_file()),

@@ -85,7 +85,7 @@ class EvidenceStore:
         Raises:
             StorageError: the disk is full, or the store cannot be written.
         """
-        self._put([_row(evidence, evidence.body)])
+        self.put_all([evidence.body])
 
     def put_all(self, bodies: Iterable[str]) -> None:
         """Write findings as another store had them, in one transaction: all of them or none.
@@ -97,7 +97,9 @@ class EvidenceStore:
             pydantic.ValidationError: one of them is no finding; nothing is written.
             StorageError: the disk is full, or the store cannot be written.
         """
-        self._put([_row(Evidence.from_body(body), body) for body in bodies])
+        rows = [_row(body) for body in bodies]
+        with self._transaction() as connection:
+            connection.executemany(_PUT, rows)
 
     def delete(self, identities: Iterable[str]) -> None:
         """Delete rows, in one transaction. Ids that are not there are none of its business.
@@ -164,10 +166,6 @@ class EvidenceStore:
             return self._texts("ORDER BY rowid", ())
         return self._texts(_OF_IDS, _listed(identities))
 
-    def _put(self, rows: list[tuple[str, ...]]) -> None:
-        with self._transaction() as connection:
-            connection.executemany(_PUT, rows)
-
     def _read(self, condition: str, values: tuple[str, ...]) -> Iterator[Evidence]:
         for identity, body in self._texts(condition, values):
             with contextlib.suppress(ValidationError):
@@ -211,16 +209,10 @@ def _text(stored: bytes) -> str:
     return stored.decode(errors="replace")
 
 
-def _row(evidence: Evidence, body: str) -> tuple[str, ...]:
-    return (
-        evidence.id,
-        evidence.question,
-        evidence.kind,
-        evidence.workload,
-        evidence.session,
-        evidence.created,
-        body,
-    )
+def _row(body: str) -> tuple[str, ...]:
+    evidence = Evidence.from_body(body)  # the id is always that of the text that is written
+    columns = (evidence.question, evidence.kind, evidence.workload, evidence.session, evidence.created)
+    return (evidence.id, *columns, body)
 
 
 def _listed(identities: Iterable[str]) -> tuple[str]:

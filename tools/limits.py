@@ -14,8 +14,12 @@ class BenchLimits(Contract):
     """For one batch size of a trial."""
     sweep_point_s: float = 5.0
     """For one batch size of a sweep."""
-    comparison_rounds: int = 12
+    comparison_processes: int = 8
+    comparison_rounds: int = 2
+    """In each process of a comparison."""
     comparison_block_s: float = 0.1
-    """One side's turn in a comparison."""
+    """One side's turn in a round."""
+    comparison_s: float = 60.0
+    """After which no further process of a comparison is started, if there are three."""
     tolerate_noise: bool = False
     """Keep what was timed while other processes took the CPUs: wider intervals, where UNSTABLE would be the answer."""

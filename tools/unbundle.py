@@ -86,7 +86,8 @@ def import_bundle(path: Path, home: Path, *, limit_mb: float) -> Imported:
         bodies = checks.content(manifest)
         raw = [name for name in manifest.members if name.startswith(f"{RAW}/")]
         folder = home / "sessions" / manifest.session
-        with held(home / LOCK, busy=TIDYING, shared=True):
+        sessions = folder.parent / LOCK
+        with held(home / LOCK, busy=TIDYING, shared=True), held(sessions, busy="another import is running."):
             is_new = not _is_there(folder, archive.read(JOURNAL))
             lacking = [name for name in raw if not _has_raw(home / name, manifest.members[name].sha256)]
             for name in lacking:
@@ -281,7 +282,6 @@ def _write_session(folder: Path, files: Mapping[str, bytes]) -> None:
     sessions = folder.parent
     aside: Path | None = None
     try:
-        sessions.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f"{IMPORTING}{folder.name}-", dir=sessions))
         aside.chmod(0o755)
         for name, content in files.items():

@@ -17,9 +17,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from simulations.chaos.candidates import candidate_cases
 from simulations.chaos.child import Settings, quick
 from simulations.chaos.kills import cold_cases, interrupt_cases, warm_cases
 from simulations.chaos.lab import Case, Lab, Outcome
+from simulations.chaos.servers import server_cases
+from simulations.chaos.surroundings import surrounding_cases
 from tools.report import format as fmt
 
 RUNTIMES = ("onnxruntime",)
@@ -63,6 +66,9 @@ def all_cases(lab: Lab, points: int) -> Iterable[Case]:
     yield from warm_cases(lab, points)
     yield from cold_cases(lab)
     yield from interrupt_cases(lab)
+    yield from candidate_cases(lab)
+    yield from surrounding_cases(lab)
+    yield from server_cases(lab)
 
 
 def table(done: Iterable[tuple[Case, Outcome]]) -> Table:

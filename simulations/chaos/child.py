@@ -32,7 +32,6 @@ LIMITS = {
     "sweep_point_s": 0.3,
     "comparison_rounds": 4,
     "comparison_block_s": 0.02,
-    "tolerate_noise": True,
 }
 """Behaviour is looked at here, and no figure."""
 BATCH_SIZES = (1, 4)

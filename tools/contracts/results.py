@@ -124,7 +124,7 @@ class ProfileResult(Contract):
 
 
 class ComparisonResult(Contract):
-    """Baseline and candidate timed in turn, in one process: ratios above 1 mean the candidate is better."""
+    """Baseline and candidate timed in turn, in several processes: ratios above 1 mean the candidate is better."""
 
     kind: Literal["comparison"] = "comparison"
     baseline_batch: int
@@ -137,8 +137,10 @@ class ComparisonResult(Contract):
     """Rounds that count."""
     disturbed_rounds: int = 0
     """Rounds that were thrown away because a fixed kernel ran slow beside them, and done again."""
+    processes: int = 1
+    """How many processes took part; the intervals are over these."""
     stable: bool = True
-    """Whether enough rounds were undisturbed."""
+    """Whether enough of them were undisturbed."""
 
 
 class EdgeCase(Contract):

@@ -1,4 +1,4 @@
-"""The worker task that times baseline and candidate in turn, so that what disturbs the machine disturbs both."""
+"""The worker tasks that time baseline and candidate in turn, so that what disturbs the machine disturbs both."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from tools.contracts import ArtifactRef, ComparisonResult, Recipe, WorkloadInfo
+from tools.contracts import ArtifactRef, ComparisonResult, Contract, Recipe, WorkloadInfo
 from tools.measure.latency import warm_up
 from tools.measure.noise import NoiseMeter
-from tools.measure.statistics import Samples, ratio_interval
+from tools.measure.statistics import Samples, ratios_by_round, typical_ratio
 from tools.measure.trial import load_for
 from tools.runtimes import get_runtime
 from tools.worker import stage
@@ -21,10 +21,10 @@ SETTLE_CALLS = 3
 SETTLE_S = 0.03
 """Calls at the start of a block that are thrown away, at least so many and for so long: caches and thread pools change
 hands. With three calls alone, a model of 0.4 ms timed against itself came out 1 % faster than itself."""
-ENOUGH_ROUNDS = 2 / 3
-"""With a smaller share of the rounds that were asked for, a comparison is not stable."""
-FEWEST_ROUNDS = 3
-"""With fewer quiet rounds than this there is no interval: the disturbed ones are reported too, as unstable."""
+ENOUGH = 2 / 3
+"""With a smaller share of the rounds, or of the processes, that were asked for, there is no telling."""
+FEWEST_PARTS = 3
+"""With fewer undisturbed processes than this there is no interval: the others are reported too, as unstable."""
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -57,9 +57,10 @@ def run_comparison(
     threads: int,
     rounds: int,
     block_s: float,
+    part: int = 0,
     tolerate_noise: bool = False,
 ) -> dict[str, Any]:
-    """Compare p50 at the smallest batch, and throughput at the batch size that each side is served at.
+    """Time both sides in this process: p50 at the smallest batch, throughput at the batch that each is served at.
 
     Args:
         workload: `WorkloadInfo`, dumped.
@@ -71,37 +72,78 @@ def run_comparison(
         threads: CPU threads.
         rounds: how often the calls take turns (A B C, then C B A). Disturbed rounds are done again, at most so many.
         block_s: seconds of one call's turn.
+        part: the how manieth process of a comparison this is; every other one begins with the last call.
         tolerate_noise: keep rounds during which other processes took the CPUs.
 
     Returns:
-        A `ComparisonResult`, dumped.
+        A `Part`, dumped.
     """
     info = WorkloadInfo.model_validate(workload)
     stage("loading both sides")
     sides = {"baseline": baseline, "candidate": candidate}
     wanted = [("baseline", low_batch), ("candidate", low_batch)]
     wanted += [("baseline", baseline_batch), ("candidate", candidate_batch)]
-    calls = {key: _call(info, sides[key[0]], key[1], threads) for key in dict.fromkeys(wanted)}
+    keys = list(dict.fromkeys(wanted if part % 2 == 0 else reversed(wanted)))
+    calls = {key: _call(info, sides[key[0]], key[1], threads) for key in keys}
     meters = {key: NoiseMeter(threads, tolerant=tolerate_noise) for key in calls}
-    stage("waiting for a quiet machine")
-    meters["baseline", low_batch].wait_until_quiet()
+    if part == 0:
+        stage("waiting for a quiet machine")
+        meters["baseline", low_batch].wait_until_quiet()
     stage("timing in turn")
     for call in calls.values():
         warm_up(call, 2.0)
     turns = take_turns(calls, meters, rounds, lambda call: time_block(call, block_s))
     blocks = turns.blocks
-    p50 = ratio_interval(blocks["baseline", low_batch], blocks["candidate", low_batch], statistic="median")
-    throughput = ratio_interval(
-        blocks["baseline", baseline_batch], blocks["candidate", candidate_batch], statistic="mean"
-    )
+    low = ratios_by_round(blocks["baseline", low_batch], blocks["candidate", low_batch], statistic="median")
+    served = ratios_by_round(blocks["baseline", baseline_batch], blocks["candidate", candidate_batch], statistic="mean")
+    return Part(
+        p50=float(np.exp(np.mean(np.log(low)))),
+        throughput=float(np.exp(np.mean(np.log(served)))) * candidate_batch / baseline_batch,
+        kept=turns.kept,
+        disturbed=turns.disturbed,
+        stable=turns.stable,
+    ).model_dump(mode="json")
+
+
+class Part(Contract):
+    """What one process of a comparison found: ratios above 1 mean that the candidate is better."""
+
+    p50: float
+    throughput: float
+    kept: int
+    """Rounds during which nothing else used the machine."""
+    disturbed: int
+    """Rounds that were thrown away."""
+    stable: bool
+
+
+def combine(*, parts: list[dict[str, Any]], wanted: int, baseline_batch: int, candidate_batch: int) -> dict[str, Any]:
+    """Put the parts of a comparison together.
+
+    One process differs from the next by a percent or so, whatever it measures: where its memory lies, how its threads
+    fell. So the processes, and not the rounds, are what the interval is over.
+
+    Args:
+        parts: `Part`s, dumped, of one process each.
+        wanted: how many undisturbed ones were asked for.
+        baseline_batch: as for `run_comparison`.
+        candidate_batch: likewise.
+
+    Returns:
+        A `ComparisonResult`, dumped.
+    """
+    found = [Part.model_validate(part) for part in parts]
+    stable = [part for part in found if part.stable]
+    use = stable if len(stable) >= min(FEWEST_PARTS, wanted) else found
     return ComparisonResult(
         baseline_batch=baseline_batch,
         candidate_batch=candidate_batch,
-        p50=p50,
-        throughput=throughput.scaled(candidate_batch / baseline_batch),
-        rounds=turns.kept,
-        disturbed_rounds=turns.disturbed,
-        stable=turns.stable,
+        p50=typical_ratio([part.p50 for part in use]),
+        throughput=typical_ratio([part.throughput for part in use]),
+        rounds=sum(part.kept for part in found),
+        disturbed_rounds=sum(part.disturbed for part in found),
+        processes=len(use),
+        stable=len(stable) >= ENOUGH * wanted,
     ).model_dump(mode="json")
 
 
@@ -131,9 +173,9 @@ def take_turns(
             meters[key].end()
         quiet = [not any(reasons) for reasons in zip(*(meters[key].reasons() for key in calls), strict=True)]
     kept = sum(quiet)
-    use = quiet if kept >= min(FEWEST_ROUNDS, rounds) else [True] * len(quiet)
+    use = quiet if kept else [True] * len(quiet)
     blocks = {key: [block for block, used in zip(taken[key], use, strict=True) if used] for key in calls}
-    return Turns(blocks, kept=kept, disturbed=len(quiet) - kept, stable=kept >= ENOUGH_ROUNDS * rounds)
+    return Turns(blocks, kept=kept, disturbed=len(quiet) - kept, stable=kept >= ENOUGH * rounds)
 
 
 def _call(workload: WorkloadInfo, side: dict[str, Any], size: int, threads: int) -> Any:

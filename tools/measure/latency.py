@@ -16,7 +16,7 @@ import numpy as np
 from tools.contracts import Interval
 from tools.measure.energy import EnergyCounter
 from tools.measure.noise import QUIET_MAX_S, NoiseMeter
-from tools.measure.statistics import P99_MIN_SAMPLES, Samples, quantile_interval
+from tools.measure.statistics import P99_MIN_SAMPLES, Samples, effective_samples, quantile_interval
 
 Clock = Callable[[], int]
 """Nanoseconds that only grow."""
@@ -120,8 +120,8 @@ def sample(
 ) -> Sampled:
     """Time `call` by the wall clock, in milliseconds a call.
 
-    Sampling ends once there are `min_samples` undisturbed ones and their median is narrow enough, or when the time is
-    up. At least ten samples are taken in any case.
+    Sampling ends once there are `min_samples` undisturbed ones, their median is narrow enough and they are worth enough
+    independent ones to bound a p99, or when the time is up. At least ten samples are taken in any case.
 
     Args:
         call: what to time.
@@ -145,7 +145,7 @@ def sample(
             if math.isfinite(limits.hopeless_above_ms) and _median(kept).low > limits.hopeless_above_ms:
                 break
         if len(kept) >= check_at and taken.disturbed <= MOST_DISTURBED:
-            if _settled(kept):
+            if _settled(kept) and effective_samples(kept, 0.99) >= P99_MIN_SAMPLES:
                 break
             check_at = int(len(kept) * 1.25) + 1
         left_s = limits.max_s + min(taken.lost_s, limits.max_s) - (clock_ns() - started) / 1e9

@@ -10,7 +10,7 @@ intervals hold the truth.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -219,8 +219,24 @@ def ratio_interval(
     """
     if len(baseline) != len(candidate):
         raise ValueError(f"rounds differ: {len(baseline)} and {len(candidate)}")
+    return typical_ratio(ratios_by_round(baseline, candidate, statistic=statistic), seed=seed)
+
+
+def ratios_by_round(
+    baseline: list[Samples], candidate: list[Samples], *, statistic: Literal["median", "mean"]
+) -> list[float]:
+    """Return `statistic(baseline) / statistic(candidate)` of each round."""
     reduce: Callable[[Samples], Any] = np.median if statistic == "median" else np.mean
-    ratios = [float(reduce(before) / reduce(after)) for before, after in zip(baseline, candidate, strict=True)]
+    return [float(reduce(before) / reduce(after)) for before, after in zip(baseline, candidate, strict=True)]
+
+
+def typical_ratio(ratios: Sequence[float], *, seed: int = 0) -> Interval:
+    """Return the typical one of some ratios that do not depend on each other; see `ratio_interval`.
+
+    Args:
+        ratios: all above 0, one of each round or of each process.
+        seed: of the bootstrap.
+    """
     logs = np.sort(np.log(ratios))
     rounds = len(logs)
     centre, error = (float(x) for x in _trimmed(logs))

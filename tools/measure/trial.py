@@ -23,6 +23,7 @@ from tools.measure.latency import Sampled, SamplingLimits, sample
 from tools.measure.noise import NoiseMeter
 from tools.measure.statistics import (
     Samples,
+    effective_samples,
     latency,
     paired_drop,
     quantile_interval,
@@ -198,6 +199,7 @@ def _point(taken: Sampled, size: int, *, on_gpu: bool) -> BatchPoint:
     return BatchPoint(
         batch_size=size,
         latency_ms=latency(taken.samples_ms),
+        independent_calls=effective_samples(taken.samples_ms, 0.99),
         throughput_rps=throughput(taken.samples_ms, size),
         peak_memory_mb=peak_memory_mb(),
         mean_ms=float(taken.samples_ms.mean()),
