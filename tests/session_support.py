@@ -94,6 +94,7 @@ class Commands:
         monkeypatch.setattr(agent.session, "Worker", self.worker)
         monkeypatch.setattr(agent.check, "Worker", self.worker)
         monkeypatch.setattr(agent.sync, "Worker", self.worker)
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # mlflow sets it for the process
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "unused")  # else a session sets it, for all tests after it
 
     def run(self, capsys, monkeypatch, *arguments) -> Answer:

@@ -418,7 +418,7 @@ def test_a_leader_that_does_not_hold_gives_way_until_one_does(tmp_path, holding)
     ):
         ledger.use(evidence)
 
-    def compare(rival, rival_batch, trial, batch):
+    def compare(rival, rival_batch, trial, batch, attempt):
         found = compared(
             trial.recipe, rival.recipe, 2 if batch == holding else 0.9, batch=batch, rival_batch=rival_batch
         )

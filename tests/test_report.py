@@ -304,3 +304,16 @@ def test_the_summary_shows_text_from_outside_as_it_is():
     text = summary_of(hostile_result())
     assert "[red]" in text
     assert not re.search("[\x00\x1b\u202e]", text)
+
+
+def test_energy_is_a_row_where_the_machine_counts_it():
+    result = sample_result()
+    assert not any(row.name == "Energy per request" for group in rows.comparison(result) for row in group.rows)
+    counted = result.model_copy(
+        update={
+            "baseline": result.baseline.model_copy(update={"joules_per_request": 1.2}),
+            "best": result.best.model_copy(update={"joules_per_request": 0.1}),
+        }
+    )
+    (row,) = [row for group in rows.comparison(counted) for row in group.rows if row.name == "Energy per request"]
+    assert (row.baseline.text, row.best.text, row.ratio) == ("1.2 J", "0.1 J", "12x")

@@ -53,6 +53,8 @@ class Configuration(Contract):
     accuracy_drop: Interval
     size_mb: float
     memory_mb: float
+    joules_per_request: float | None = None
+    """Energy of the CPU package, where the machine counts it."""
     cost_per_1000_usd: float
     artifact: str
     """Directory of the artifact's files."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tools.contracts import BatchPoint, Decision, Interval, Verdict
 from tools.cost import cost_per_1000_usd
@@ -84,9 +84,20 @@ def summarize(
         edge_cases=edges[1].cases if edges is not None and edges[1] is not None else (),
         scaling=scaling,
         gates=gates(view, chosen, fallback),
-        notes=view.workload.notes,
+        notes=(*view.workload.notes, *_disturbances(view)),
         files=dict(paths),
     )
+
+
+def _disturbances(view: SessionView) -> Iterator[str]:
+    """Say what was thrown away because something else used the machine meanwhile."""
+    disturbed = [p for t in view.ran for p in t.points.values() if p.disturbed > 0]
+    if disturbed:
+        most = max(p.disturbed for p in disturbed)
+        yield (
+            f"{len(disturbed)} of {sum(len(t.points) for t in view.ran)} measurements threw time windows away in which "
+            f"something else used the machine, up to {most:.0%} of them."
+        )
 
 
 def _baseline(view: SessionView) -> Configured | None:
@@ -112,6 +123,7 @@ def _configuration(configured: Configured | None, price: float) -> Configuration
         accuracy_drop=tried.accuracy.drop,
         size_mb=tried.artifact.size_mb,
         memory_mb=point.peak_memory_mb,
+        joules_per_request=point.joules_per_request,
         cost_per_1000_usd=cost.value,
         artifact=tried.artifact.directory,
         artifact_ref=tried.artifact,

@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -92,7 +93,10 @@ def _inject(case: Case, root: Path) -> tuple[Case, Outcome, float]:
     began = time.monotonic()
     folder = _folder(case, root)
     folder.mkdir()
-    outcome = case.inject(folder)
+    try:
+        outcome = case.inject(folder)
+    except Exception:  # noqa: BLE001  whatever it is, it is a finding, and the other cases are still to come
+        outcome = Outcome(0, (traceback.format_exc(),))
     if not outcome.lost:
         shutil.rmtree(folder, ignore_errors=True)
     return case, outcome, time.monotonic() - began

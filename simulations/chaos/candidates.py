@@ -19,6 +19,7 @@ from tools.record import read_record
 TRIAL_S = 12.0
 """Time cap for the candidate that hangs: longer than any other trial takes."""
 TRIAL_MEMORY_MB = 1500.0
+PRINTS = "print a gigabyte"
 HOME_LIMIT_MB = 25.0
 """What a home may hold after a candidate printed a gigabyte; an undisturbed one holds half a megabyte."""
 
@@ -43,7 +44,7 @@ class Misbehaviour:
 
 
 def _metric(name: str, **budget: float) -> Callable[[Path], Path]:
-    return partial(workloads.classifier, metric=name, **budget)
+    return lambda folder: workloads.classifier(folder, name, **budget)
 
 
 MISBEHAVIOURS = (
@@ -54,7 +55,7 @@ MISBEHAVIOURS = (
     ),
     Misbehaviour("segmentation fault", _metric("crash"), ("crashed",), "SIGSEGV"),
     Misbehaviour("task killed every time", _metric("kill_itself"), ("crashed",), "SIGKILL"),
-    Misbehaviour("print a gigabyte", _metric("print_a_lot"), ()),
+    Misbehaviour(PRINTS, _metric("print_a_lot"), ()),
     Misbehaviour("export that fails", workloads.without_export, ("failed",), "export", light=False),
 )
 
@@ -86,6 +87,13 @@ def misbehaves(misbehaviour: Misbehaviour, folder: Path) -> Outcome:
     size_mb = sum(p.stat().st_size for p in home.rglob("*") if p.is_file()) / 1e6
     if size_mb > HOME_LIMIT_MB:
         complaints.append(f"the home has grown to {size_mb:.0f} MB")
+    if misbehaviour.fault == PRINTS and not any("left out" in text for text in _logs(session)):
+        complaints.append("no log says that output was left out: it did not misbehave")
     if "MET" not in ended.text:
         complaints.append("the float model keeps every promise, and that was not found")
     return Outcome(injected, (*complaints, *lost(home, session)))
+
+
+def _logs(session: Path) -> Iterator[str]:
+    for path in (session / "logs").iterdir():
+        yield path.read_text(encoding="utf-8", errors="replace")

@@ -90,13 +90,12 @@ def lost(
 
 def runs_in(database: Path, session: str) -> tuple[int, int]:
     """Return how many active MLflow runs a session has in a SQLite store, and how many of them are complete."""
-    count = "SELECT COUNT(*) FROM runs JOIN tags AS t USING (run_uuid) {} WHERE lifecycle_stage = 'active' AND {}"
-    of_session = "t.key = ? AND t.value = ? AND run_uuid NOT IN (SELECT run_uuid FROM tags WHERE key = ?)"
-    complete = "JOIN tags AS c ON c.run_uuid = runs.run_uuid AND c.key = ?"
+    tagged = "run_uuid IN (SELECT run_uuid FROM tags WHERE key = ? AND value = ?)"
+    count = f"SELECT COUNT(*) FROM runs WHERE lifecycle_stage = 'active' AND {tagged}"  # noqa: S608  a constant
     with closing(sqlite3.connect(database)) as connection:
-        values = (SESSION_TAG, session, "mlflow.parentRunId")
-        (runs,) = connection.execute(count.format("", of_session), values).fetchone()
-        (done,) = connection.execute(count.format(complete, of_session), (COMPLETE_TAG, *values)).fetchone()
+        (runs,) = connection.execute(count, (SESSION_TAG, session)).fetchone()
+        values = (SESSION_TAG, session, COMPLETE_TAG, "true")
+        (done,) = connection.execute(f"{count} AND {tagged}", values).fetchone()
     return runs, done
 
 

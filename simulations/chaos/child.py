@@ -1,6 +1,7 @@
-"""`infertune` with quick measurements, and with the graph's nodes in reach of `hook`: `python -m simulations.chaos.child`.
+"""`infertune` with quick measurements, and with the graph's nodes in reach of `hook`.
 
-Takes the arguments of `infertune`. The environment variable `CHAOS_CHILD` holds `Settings` as JSON.
+`python -m simulations.chaos.child` takes the arguments of `infertune`. The environment variable
+`CHAOS_CHILD` holds `Settings` as JSON.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import contextlib
 import functools
 import json
 import os
+import resource
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -20,10 +22,12 @@ import agent.loading
 import agent.policy
 import agent.session
 import nodes.report
+import tools.bench
 import tools.limits
 import tools.runtimes
 import tools.worker
-from tools.contracts import Availability, Hardware
+from tools.contracts import Availability, Hardware, Unstable
+from tools.outcomes import is_lasting
 from tools.result import MlflowRef
 
 SETTINGS = "CHAOS_CHILD"
@@ -45,16 +49,21 @@ class Settings(NamedTuple):
         runtimes: that may be used.
         light: whether the workload needs no PyTorch in its workers, whose import takes seconds.
         mlflow: whether the session is recorded in MLflow, which takes seconds too; else MLflow is said to be away.
+        file_kb: no file may grow larger, as a quota or `ulimit -f` has it.
     """
 
     runtimes: tuple[str, ...]
     light: bool = True
     mlflow: bool = False
+    file_kb: int | None = None
 
 
 @contextlib.contextmanager
 def quick(settings: Settings) -> Iterator[None]:
-    """Make this process's sessions quick, and its replays ask what those asked."""
+    """Make this process's sessions quick, and its replays ask what those asked.
+
+    What noise made unstable counts as an answer: no later session asks again, so that it measures nothing at all.
+    """
 
     def available(hardware: Hardware) -> dict[str, Availability]:
         found = tools.runtimes.availabilities(hardware)
@@ -70,8 +79,9 @@ def quick(settings: Settings) -> Iterator[None]:
             patches.enter_context(mock.patch.object(where, name, value))
 
         patch(agent.session, "availabilities", available)
-        patch(agent.loading, "BenchLimits", functools.partial(tools.limits.BenchLimits, **LIMITS))  # type: ignore[arg-type]
+        patch(agent.loading, "BenchLimits", functools.partial(tools.limits.BenchLimits, **LIMITS))
         patch(agent.policy, "BATCH_SIZES", BATCH_SIZES)
+        patch(tools.bench, "is_lasting", lambda outcome: isinstance(outcome, Unstable) or is_lasting(outcome))
         if settings.light:
             patch(agent.session, "TORCH_MODULES", tools.worker.LIGHT_MODULES)
         if not settings.mlflow:
@@ -100,5 +110,7 @@ def _reporting(node: Callable[..., Any], hook: Any) -> Callable[..., Any]:
 if __name__ == "__main__":
     given = Settings(**json.loads(os.environ[SETTINGS]))
     _report_nodes()
+    if given.file_kb is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (given.file_kb * 1000, resource.RLIM_INFINITY))
     with quick(given):
         agent.cli.main()

@@ -76,18 +76,18 @@ def _who(point: Point) -> Iterator[tuple[str, str]]:
 
 
 def _warm(lab: Lab, point: Point, nth: int, victims: str, folder: Path) -> Outcome:
-    home = lab.copy_to(folder)
+    home = lab.warm_home(folder)
     return killed_at(home, lab.spec, point, nth=nth, victims=victims, settings=lab.settings, expected=lab.story)
 
 
 def _cold(lab: Lab, point: Point, victims: str, folder: Path) -> Outcome:
-    home = folder / "home"
+    home = lab.cold_home(folder)
     return killed_at(home, lab.spec, point, nth=2, victims=victims, settings=lab.settings, expected=None)
 
 
 def _relay(lab: Lab, point: Point, folder: Path) -> Outcome:
     """Kill the same session whenever it comes to the point for the first time in its life as a process."""
-    home = folder / "home"
+    home = lab.cold_home(folder)
     counter = folder / "reached"
     plan = Plan(str(home), point=point, counter=str(counter))
     before: Kept | None = None
@@ -117,7 +117,7 @@ def _relay(lab: Lab, point: Point, folder: Path) -> Outcome:
 
 def _interrupted(lab: Lab, number: int, folder: Path) -> Outcome:
     """Stop a session while a trial runs: it must keep the best so far, and go on when it is taken up."""
-    home = folder / "home"
+    home = lab.cold_home(folder)
     counter = folder / "reached"
     plan = Plan(str(home), point=RAW, nth=2, victims="main", signal=number, counter=str(counter))
     ended = run(home, "optimize", str(lab.spec), settings=lab.settings, plan=plan)

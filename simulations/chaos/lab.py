@@ -15,12 +15,12 @@ from simulations.chaos.checks import Story, kept_in, lost, story_of
 from simulations.chaos.child import Settings
 from simulations.chaos.hook.sitecustomize import Plan, Point
 from simulations.chaos.runs import Ended, run
+from tools.contracts import EvidenceKind
 from tools.evidence import EVIDENCE, EvidenceStore
 
+_OF_SESSIONS = ("sessions", "checkpoints.db*", "mlflow.db*", "mlartifacts", "traces", "cache")
 OK = (0, 3)
 """Exit codes of a session that came to its end, whatever its verdict."""
-WARM_UP_SESSIONS = 6
-"""After so many sessions nothing should be left to measure: noise makes some answers unstable, and those are asked again."""
 
 
 @dataclass(frozen=True)
@@ -80,32 +80,38 @@ class Lab:
 
     @classmethod
     def build(cls, folder: Path, settings: Settings) -> Lab:
-        """Measure the small classifier until nothing is left to measure.
+        """Measure the small classifier, and trace a session that finds every answer.
 
         Raises:
-            LabError: a session failed, or every session measured something.
+            LabError: a session failed, or the second one measured something.
         """
         spec = workloads.classifier(folder)
         home = folder / "home"
         trace = folder / "trace"
-        for _ in range(WARM_UP_SESSIONS):
-            trace.write_text("", encoding="utf-8")
-            ended = run(home, "optimize", str(spec), settings=settings, plan=Plan(str(home), trace=str(trace)))
+        for plan in (None, Plan(str(home), trace=str(trace))):
+            ended = run(home, "optimize", str(spec), settings=settings, plan=plan)
             if ended.code not in OK:
                 raise LabError(f"an undisturbed session ended with {ended.code}:\n{ended.text}")
-            latest = folders(home)[-1]
-            if not any(row.session == latest.name for row in EvidenceStore(home / EVIDENCE).rows()):
-                lines = trace.read_text(encoding="utf-8").splitlines()
-                return cls(
-                    spec, home, settings, story_of(latest), collections.Counter(Point(*json.loads(x)) for x in lines)
-                )
-        raise LabError(f"after {WARM_UP_SESSIONS} sessions there is still something to measure: is the machine busy?")
+        latest = folders(home)[-1]
+        if any(row.session == latest.name for row in EvidenceStore(home / EVIDENCE).rows()):
+            raise LabError("a session after the first one still measured something")
+        points = (Point(*json.loads(line)) for line in trace.read_text(encoding="utf-8").splitlines())
+        return cls(spec, home, settings, story_of(latest), collections.Counter(points))
 
-    def copy_to(self, folder: Path) -> Path:
-        """Copy what was measured, without the sessions, and return the new home."""
+    def warm_home(self, folder: Path) -> Path:
+        """Copy the home into a folder, without its sessions: all is measured. Returns the copy."""
+        return self._copied(folder, _OF_SESSIONS)
+
+    def cold_home(self, folder: Path) -> Path:
+        """Copy the profile alone, the one thing that takes long: all else is still to be made and measured."""
+        home = self._copied(folder, (*_OF_SESSIONS, "artifacts", "data", "raw"))
+        store = EvidenceStore(home / EVIDENCE)
+        store.delete(row.id for row in store.rows() if row.kind != EvidenceKind.PROFILE)
+        return home
+
+    def _copied(self, folder: Path, without: Iterable[str]) -> Path:
         home = folder / "home"
-        without = shutil.ignore_patterns("sessions", "checkpoints.db*", "mlflow.db*", "mlartifacts", "traces")
-        shutil.copytree(self.home, home, ignore=without)
+        shutil.copytree(self.home, home, ignore=shutil.ignore_patterns(*without))
         return home
 
 
@@ -141,22 +147,34 @@ def killed_at(
         return Outcome(0, (f"the point was reached {times(counter)} times, so nothing was injected",))
     complaints = list(ended.left)
     if ended.killed:
-        return _resumed(home, spec, settings, expected, meanwhile, again, complaints)
+        return taken_up(
+            home,
+            spec,
+            settings=settings,
+            expected=expected,
+            meanwhile=meanwhile,
+            again=again,
+            complaints=complaints,
+        )
     complaints += unwell(ended)
     folder = folders(home)[-1]
     return Outcome(1, (*complaints, *lost(home, folder, expected=expected, again=again)))
 
 
-def _resumed(
+def taken_up(
     home: Path,
     spec: Path,
+    *,
     settings: Settings,
-    expected: Story | None,
-    meanwhile: Callable[[Path, Path], None],
-    again: int,
-    complaints: list[str],
+    expected: Story | None = None,
+    meanwhile: Callable[[Path, Path], None] = lambda _home, _folder: None,
+    again: int = 0,
+    complaints: Iterable[str] = (),
 ) -> Outcome:
-    """Take the killed session up. One that had not written its first line never began: another one must go well."""
+    """Resume the latest session, and look at what is left; arguments as for `killed_at`.
+
+    One that had not even written its first line has nothing to lose: then another session must go well.
+    """
     known = folders(home)
     began = bool(known) and bool(kept_in(home, known[-1]).journal)
     if began:
@@ -164,9 +182,9 @@ def _resumed(
     before = kept_in(home, known[-1]) if began else None
     command = ("resume", known[-1].name) if began else ("optimize", str(spec))
     ended = run(home, *command, settings=settings)
-    complaints += [*ended.left, *unwell(ended)]
+    found = [*complaints, *ended.left, *unwell(ended)]
     folder = known[-1] if began else folders(home)[-1]
-    return Outcome(1, (*complaints, *lost(home, folder, before=before, expected=expected, again=again)))
+    return Outcome(1, (*found, *lost(home, folder, before=before, expected=expected, again=again)))
 
 
 def unwell(ended: Ended, codes: Iterable[int] = OK) -> list[str]:

@@ -41,7 +41,7 @@ def server_cases(lab: Lab) -> Iterator[Case]:
 
 def _away(lab: Lab, server: Callable[[], AbstractContextManager[str]], folder: Path) -> Outcome:
     """Run a session whose MLflow is away, then sync it to one that is there, twice."""
-    home = lab.copy_to(folder)
+    home = lab.warm_home(folder)
     settings = lab.settings._replace(mlflow=True)
     began = time.monotonic()
     with server() as uri:
@@ -65,7 +65,7 @@ def _away(lab: Lab, server: Callable[[], AbstractContextManager[str]], folder: P
 
 def _killed_while_recording(lab: Lab, point: Point, nth: int, victims: str, folder: Path) -> Outcome:
     """Kill in the middle of a recording; the session is taken up, and where that is not enough, synced."""
-    home = lab.copy_to(folder)
+    home = lab.warm_home(folder)
     settings = lab.settings._replace(mlflow=True)
     counter = folder / "reached"
     plan = Plan(str(home), point=point, nth=nth, victims=victims, counter=str(counter))

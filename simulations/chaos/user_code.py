@@ -64,7 +64,8 @@ def _is_quantized(outputs: Floats, targets: Floats) -> bool:
 
 def _agreement(outputs: Floats, targets: Floats) -> Floats:
     """Return 1 for each item whose largest output is the float model's, else 0."""
-    return (outputs.argmax(1) == targets.argmax(1)).astype(np.float32)
+    same: npt.NDArray[np.bool_] = outputs.argmax(1) == targets.argmax(1)
+    return same.astype(np.float32)
 
 
 def without_export() -> Any:

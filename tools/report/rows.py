@@ -111,8 +111,18 @@ def comparison(result: SessionResult) -> tuple[ComparisonGroup, ...]:
         ComparisonRow("Accuracy drop", Cell(), _drop(best.accuracy_drop if best else None, metric)),
         _ratio_row("Size on disk", baseline.size_mb if baseline else None, best.size_mb if best else None),
         _ratio_row("Peak memory", baseline.memory_mb if baseline else None, best.memory_mb if best else None),
+        *_energy(baseline, best),
     )
     return (alone, ComparisonGroup(title, serving), ComparisonGroup("Accuracy and footprint", kept))
+
+
+def _energy(baseline: Configuration | None, best: Configuration | None) -> tuple[ComparisonRow, ...]:
+    before, after = (None if c is None else c.joules_per_request for c in (baseline, best))
+    if before is None or after is None:
+        return ()
+    return (
+        ComparisonRow("Energy per request", Cell(f"{before:.3g} J"), Cell(f"{after:.3g} J"), f"{before / after:.3g}x"),
+    )
 
 
 def trials(result: SessionResult) -> tuple[TrialRow, ...]:

@@ -4,7 +4,7 @@ Python imports this module by itself in every process that has the folder on its
 environment, and in processes that are no part of a session, it does nothing. Only what lies below the plan's home
 counts; what a C library writes by itself is not seen, but what makes it count (the sync, the rename, the commit) is.
 
-Nothing but the standard library may be imported here: the warm processes of a session would keep it.
+Little may be imported here, and not pathlib: what this module imports is there before the session's own imports.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
+from types import TracebackType
 from typing import Any, NamedTuple
 
 PLAN = "CHAOS_PLAN"
 """Environment variable with a `Plan` as JSON."""
+_JOURNAL = "journal.jsonl"
 _WAIT_S = 60
 _MAIN, _WARM, _TASK = "main", "warm", "task"
 _PARTS = (
@@ -31,6 +33,8 @@ _PARTS = (
     (re.compile(r"(?<=\.making-)\w{8}|(?<=-)\w{8}$"), "RANDOM"),
 )
 """What differs from run to run in a path, and what stands for it."""
+_write = os.write
+_connect: Callable[..., Any] = sqlite3.connect
 
 
 class Point(NamedTuple):
@@ -77,17 +81,6 @@ class Plan(NamedTuple):
         return cls(**values)
 
 
-class _Calls:
-    """The real functions, from before they were replaced."""
-
-    write = staticmethod(os.write)
-    fsync = staticmethod(os.fsync)
-    ftruncate = staticmethod(os.ftruncate)
-    rename = staticmethod(os.rename)
-    replace = staticmethod(os.replace)
-    connect = staticmethod(sqlite3.connect)
-
-
 class _Hook:
     """One process's share of the plan."""
 
@@ -108,16 +101,16 @@ class _Hook:
     def what_is_open(self, fd: int) -> str | None:
         """Return the same for a file descriptor."""
         try:
-            return self.what(os.readlink(f"/proc/self/fd/{fd}"))
+            return self.what(os.readlink(f"/proc/self/fd/{fd}"))  # noqa: PTH115  see the top
         except OSError:
             return None
 
-    def reach(self, call: str, what: str, moment: str, half: Callable[[], None] | None = None) -> None:
+    def reach(self, call: str, what: str, moment: str, half: Callable[[], object] | None = None) -> None:
         """Come to a point: note it, and die there if that is the plan."""
         point = Point(self.role, call, what, moment)
         if self.plan.trace is not None:
             fd = os.open(self.plan.trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-            _Calls.write(fd, (json.dumps(point) + "\n").encode())
+            _write(fd, (json.dumps(point) + "\n").encode())
             os.close(fd)
         if point == self.plan.point and self._count() == self.plan.nth:
             if half is not None:
@@ -138,7 +131,7 @@ class _Hook:
     def _count(self) -> int:
         fd = os.open(self.plan.counter, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
-            _Calls.write(fd, b".")
+            _write(fd, b".")
             return os.lseek(fd, 0, os.SEEK_CUR)  # of our own byte, whoever appends meanwhile
         finally:
             os.close(fd)
@@ -162,7 +155,7 @@ def _main_process() -> int:
     """Return the session's main process: the first among us and our parents."""
     pid = os.getpid()
     while pid > 1:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123  no pathlib here: its import is not ours to make
+        with open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123  see the top
             if b"simulations.chaos.child" in file.read().split(b"\0"):
                 return pid
         pid = _parent(pid)
@@ -170,12 +163,12 @@ def _main_process() -> int:
 
 
 def _warm_processes(main: int) -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit() and _parent(int(name)) == main]
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and _parent(int(name)) == main]  # noqa: PTH208
 
 
 def _parent(pid: int) -> int:
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123  as above
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123  see the top
             return int(file.read().rpartition(")")[2].split()[1])
     except OSError:
         return 0
@@ -185,53 +178,59 @@ hook: _Hook | None = None
 """What the main process's graph reports its nodes to."""
 
 
-def _install(plan: Plan, role: str) -> None:
-    global hook  # noqa: PLW0603  one hook a process, where the graph's nodes find it
-    installed = hook = _Hook(plan, role)
+def _replace_calls(installed: _Hook) -> None:
+    """Have every call that changes a file report to the hook."""
 
     def write(fd: int, data: Any) -> int:
         what = installed.what_is_open(fd)
         if what is None:
-            return _Calls.write(fd, data)
-        if what.endswith("journal.jsonl"):
+            return _write(fd, data)
+        if what.endswith(_JOURNAL):
             kind = re.search(rb'"kind":"(\w+)"', bytes(data))
             what = f"{what} {kind[1].decode() if kind else ''}".rstrip()
-        installed.reach("write", what, "half", lambda: _write_half(fd, data))
+        installed.reach("write", what, "half", lambda: _write(fd, bytes(data)[: len(data) // 2]))
         with installed.around("write", what):
-            return _Calls.write(fd, data)
+            return _write(fd, data)
 
-    def fsync(fd: Any) -> None:
-        with installed.around("sync", installed.what_is_open(fd if isinstance(fd, int) else fd.fileno())):
-            _Calls.fsync(fd)
+    def around_fd(call: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def reporting(fd: Any, *arguments: Any) -> Any:
+            with installed.around(call, installed.what_is_open(fd if isinstance(fd, int) else fd.fileno())):
+                return function(fd, *arguments)
 
-    def ftruncate(fd: int, length: int) -> None:
-        with installed.around("truncate", installed.what_is_open(fd)):
-            _Calls.ftruncate(fd, length)
+        return reporting
 
-    def rename(source: Any, target: Any, **options: Any) -> None:
-        with installed.around("rename", installed.what(os.path.abspath(target))):  # noqa: PTH100  as above
-            _Calls.rename(source, target, **options)
+    def around_target(function: Callable[..., Any]) -> Callable[..., Any]:
+        def reporting(source: Any, target: Any, **options: Any) -> Any:
+            with installed.around("rename", installed.what(os.path.abspath(target))):  # noqa: PTH100  see the top
+                return function(source, target, **options)
 
-    def replace(source: Any, target: Any, **options: Any) -> None:
-        with installed.around("rename", installed.what(os.path.abspath(target))):  # noqa: PTH100  as above
-            _Calls.replace(source, target, **options)
+        return reporting
 
-    def connect(database: Any, *arguments: Any, **options: Any) -> sqlite3.Connection:
-        what = installed.what(os.path.abspath(os.fsdecode(database)))  # noqa: PTH100  as above
+    for module, name, function in (
+        (os, "write", write),
+        (os, "fsync", around_fd("sync", os.fsync)),
+        (os, "ftruncate", around_fd("truncate", os.ftruncate)),
+        (os, "rename", around_target(os.rename)),
+        (os, "replace", around_target(os.replace)),
+        (sqlite3, "connect", _connecting(installed)),
+        (sqlite3.dbapi2, "connect", _connecting(installed)),
+    ):
+        setattr(module, name, function)
+
+
+def _connecting(installed: _Hook) -> Callable[..., Any]:
+    """Return what opens databases, those below the home so that they report their commits."""
+
+    def connect(database: Any, *arguments: Any, **options: Any) -> Any:
+        path = os.path.abspath(os.fsdecode(database))  # noqa: PTH100  see the top
+        what = installed.what(path)
         if what is None or "factory" in options:
-            return _Calls.connect(database, *arguments, **options)
-        connection = _Calls.connect(database, *arguments, factory=_Connection, **options)
-        connection.place = (installed, what, os.fsdecode(database))  # type: ignore[attr-defined]
+            return _connect(database, *arguments, **options)
+        connection = _connect(database, *arguments, factory=_Connection, **options)
+        connection.place = (installed, what, path)
         return connection
 
-    for name, function in (("write", write), ("fsync", fsync), ("ftruncate", ftruncate)):
-        setattr(os, name, function)
-    os.rename, os.replace = rename, replace
-    sqlite3.connect = sqlite3.dbapi2.connect = connect  # type: ignore[assignment]
-
-
-def _write_half(fd: int, data: Any) -> None:
-    _Calls.write(fd, bytes(data)[: len(data) // 2])
+    return connect
 
 
 class _Connection(sqlite3.Connection):
@@ -245,52 +244,31 @@ class _Connection(sqlite3.Connection):
         else:
             super().commit()
 
-    def __exit__(self, *error: object) -> Any:
-        if self.in_transaction and error[0] is None:
-            return self._reporting(lambda: super(_Connection, self).__exit__(*error))
-        return super().__exit__(*error)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Any:
+        def leave() -> Any:
+            return super(_Connection, self).__exit__(kind, error, trace)
+
+        return self._reporting(leave) if self.in_transaction and error is None else leave()
 
     def _reporting(self, commit: Callable[[], Any]) -> Any:
         reporting, what, path = self.place
         log = path + "-wal"
-        before = os.path.getsize(log) if os.path.exists(log) else 0  # noqa: PTH110, PTH202  as above
+        before = os.path.getsize(log) if os.path.exists(log) else 0  # noqa: PTH110, PTH202  see the top
 
         def half() -> None:
             commit()
-            os.truncate(log, (before + os.path.getsize(log)) // 2)  # noqa: PTH202  as above
+            os.truncate(log, (before + os.path.getsize(log)) // 2)  # noqa: PTH202  see the top
 
         reporting.reach("commit", what, "half", half)
         with reporting.around("commit", what):
             return commit()
 
 
-def _jump(plan: Plan, installed: _Hook) -> None:
-    """Replace this process's clock by one that jumps when so many of its entries are in the journal."""
-    import datetime as dt
-
-    shifts = dict(plan.clock)
-    entries = 0
-    shift_s = 0.0
-    real_time, real_datetime, real_write = time.time, dt.datetime, os.write
-
-    class Shifted(real_datetime):
-        @classmethod
-        def now(cls, tz: dt.tzinfo | None = None) -> Any:
-            return real_datetime.fromtimestamp(time.time(), tz)
-
-    def write(fd: int, data: Any) -> int:
-        nonlocal entries, shift_s
-        if (installed.what_is_open(fd) or "").endswith("journal.jsonl"):
-            entries += 1
-            shift_s = shifts.get(entries, shift_s)
-        return real_write(fd, data)
-
-    time.time = lambda: real_time() + shift_s
-    dt.datetime = Shifted  # type: ignore[misc]
-    os.write = write
-
-
 def _begin() -> None:
+    """Follow the plan, if there is one and this process is part of a session."""
+    global hook  # noqa: PLW0603  one hook a process, where the graph's nodes find it
     text = os.environ.get(PLAN)
     if text is None:
         return
@@ -300,18 +278,18 @@ def _begin() -> None:
         role = _MAIN
     else:
         return
-    plan = Plan.from_json(text)
-    _install(plan, role)
-    installed = hook
-    assert installed is not None
+    hook = installed = _Hook(Plan.from_json(text), role)
+    _replace_calls(installed)
     if role == _WARM:
 
         def forked() -> None:
             installed.role = _TASK
 
         os.register_at_fork(after_in_child=forked)
-    elif plan.clock:
-        _jump(plan, installed)
+    elif installed.plan.clock:
+        from simulations.chaos.hook.clock import jump
+
+        jump(installed.plan.clock, lambda fd: (installed.what_is_open(fd) or "").endswith(_JOURNAL))
 
 
 _begin()
