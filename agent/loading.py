@@ -11,6 +11,7 @@ from tools.artifacts import is_intact, write_file
 from tools.contracts import WorkloadInfo
 from tools.errors import SpecError, WorkloadError
 from tools.limits import BenchLimits
+from tools.machine import run_task
 from tools.observer import Observer
 from tools.outcomes import reason
 from tools.record import Loaded, SessionRecord
@@ -184,7 +185,7 @@ def run_or_raise(
         InterruptedSessionError: Ctrl-C.
     """
     with leave_on_ctrl_c(worker):
-        outcome = worker.run(task, arguments, label=label, limit_s=limit_s, on_event=observer.event)
+        outcome = run_task(worker, task, arguments, label=label, limit_s=limit_s, observer=observer)
     if isinstance(outcome, Returned):
         return outcome.value
     text = getattr(outcome, "reason", None) or reason(outcome)

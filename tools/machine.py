@@ -37,26 +37,29 @@ class Machine:
             self._current.cancel()
 
     def run(self, task: str, arguments: dict[str, Any], *, label: str, needs_torch: bool) -> TaskOutcome:
-        """Run a task in the worker that fits.
-
-        A worker that somebody killed says nothing about the task: it is run once more, and only a second death is
-        its outcome.
-        """
-        outcome = self._run(task, arguments, label, needs_torch=needs_torch)
-        if isinstance(outcome, Crashed) and was_killed_from_outside(outcome) and not self.stopped:
-            self.observer.finding(f"A worker was killed from outside ({outcome.signal}): trying once more.")
-            outcome = self._run(task, arguments, label, needs_torch=needs_torch)
-        return outcome
-
-    def background(self, task: str, arguments: dict[str, Any], *, label: str, limit_s: float) -> TaskOutcome:
-        """Run something that is no trial (a report, the record) away from the main process, even when stopped."""
-        return self.light_worker.run(task, arguments, label=label, limit_s=limit_s)
-
-    def _run(self, task: str, arguments: dict[str, Any], label: str, *, needs_torch: bool) -> TaskOutcome:
+        """Run a task in the worker that fits."""
         if self.stopped:
             return Failed(stage="starting", reason=INTERRUPTED)
         self._current = self.torch_worker if needs_torch else self.light_worker
         try:
-            return self._current.run(task, arguments, label=label, limit_s=self.limit_s, on_event=self.observer.event)
+            return run_task(self._current, task, arguments, label=label, limit_s=self.limit_s, observer=self.observer)
         finally:
             self._current = None
+
+    def background(self, task: str, arguments: dict[str, Any], *, label: str, limit_s: float) -> TaskOutcome:
+        """Run something that is no trial (a report, the record) away from the main process, even when stopped."""
+        return run_task(self.light_worker, task, arguments, label=label, limit_s=limit_s, observer=self.observer)
+
+
+def run_task(
+    worker: Worker, task: str, arguments: dict[str, Any], *, label: str, limit_s: float, observer: Observer
+) -> TaskOutcome:
+    """Run a task in a worker.
+
+    Somebody's `kill -9` says nothing about the task: it is run once more, and only a second death is its outcome.
+    """
+    outcome = worker.run(task, arguments, label=label, limit_s=limit_s, on_event=observer.event)
+    if isinstance(outcome, Crashed) and was_killed_from_outside(outcome):
+        observer.finding(f"A worker was killed from outside ({outcome.signal}): trying once more.")
+        outcome = worker.run(task, arguments, label=label, limit_s=limit_s, on_event=observer.event)
+    return outcome
