@@ -9,8 +9,9 @@ from typing import Any
 from langgraph.runtime import Runtime
 
 from nodes.context import Context, TuningState
-from tools.contracts import Decision
+from tools.contracts import ArtifactRef, Decision, EvidenceKind
 from tools.mirror import mirror, render, save, write_example
+from tools.outcomes import from_task, reason, trial_result
 from tools.record import RESULT
 from tools.result import ScalingSummary, Seconds, SessionResult
 from tools.scaling.hpa import write_recommendation
@@ -29,7 +30,7 @@ def report(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any]:
     context.observer.started("report")
     started = time.monotonic()
     folder = context.session_dir
-    result = _result(state, context)
+    result = _with_whole_artifacts(_result(state, context), context)
     save(result, folder)
     write_example(context.bench.workload, folder)
     journal.append("result", result.model_dump(mode="json"))
@@ -65,6 +66,32 @@ def _result(state: TuningState, context: Context) -> SessionResult:
             "logs": str(folder / "logs"),
         },
     )
+
+
+def _with_whole_artifacts(result: SessionResult, context: Context) -> SessionResult:
+    """Check that what is recommended, and the way back, is on disk as it was measured; make it again where it is not.
+
+    A session that found all its answers in the store has opened neither.
+    """
+    view, files, notes = context.view(), dict(result.files), list(result.notes)
+    best = result.best
+    for name in ("artifact", "fallback"):
+        measured = [
+            e
+            for e in view.of_kind(EvidenceKind.TRIAL)
+            if (r := trial_result(e)) and r.artifact.directory == files.get(name)
+        ]
+        if not measured:
+            continue
+        made = context.bench.artifact_of(measured[0])
+        if not isinstance(made, ArtifactRef):
+            why = reason(from_task(made))
+            notes.append(f"The {name}, {measured[0].recipe.name}, was damaged and cannot be made again: {why}.")
+            continue
+        files[name] = made.directory
+        if name == "artifact" and best is not None:
+            best = best.model_copy(update={"artifact": made.directory, "artifact_ref": made})
+    return result.model_copy(update={"files": files, "notes": tuple(notes), "best": best})
 
 
 def _scaling(state: TuningState, context: Context) -> ScalingSummary | None:

@@ -17,6 +17,7 @@ from session_support import QUICK_CLI, USER_CODE, with_traffic, write_spec
 
 import agent.policy
 import agent.replay
+from tools.artifacts import is_intact
 from tools.evidence import EvidenceStore
 from tools.journal import Journal
 from tools.lock import held
@@ -317,3 +318,16 @@ def test_what_a_session_rests_on_is_in_the_store(home):
     found = EvidenceStore(home / "evidence.db").get_all(record.evidence)
     assert tuple(e.id for e in found) == record.evidence
     assert {e.session for e in found} == {record.session}
+
+
+def test_what_is_recommended_is_whole_even_when_every_answer_was_known(infertune, monkeypatch, finished, home):
+    monkeypatch.setattr("tools.bench.is_lasting", lambda _: True)
+    result = SessionResult.model_validate_json((session_in(home) / "result.json").read_text())
+    folder = home / "artifacts" / result.best.artifact_ref.digest
+    (model,) = folder.glob("model.*")
+    model.write_bytes(model.read_bytes()[:-1] + b"!")
+    answer = infertune("optimize", finished / "tuning.yaml", "--home", home, "--output", "json")
+    again = SessionResult.model_validate_json(answer.out)
+    assert again.best.artifact == str(folder)
+    assert is_intact(folder, again.best.artifact_ref.digest)
+    assert set(asked(home).values()) == {1}

@@ -23,8 +23,9 @@ _FAULTS = {
 }
 _JOURNAL = "main process killed at the journal"
 _FILE = "main process killed at a file"
+_JOURNAL_FILE = "sessions/SESSION/journal.jsonl"
 _RELAY_KILLS = 40
-"""More than there are things to measure: a session that is killed after each of them still comes to its end."""
+"""More than there are things to measure: each kill comes one of them later, or something is measured again."""
 
 
 def warm_cases(lab: Lab, points: int) -> Iterator[Case]:
@@ -49,11 +50,13 @@ def cold_cases(lab: Lab) -> Iterator[Case]:
     for victims, who in (("self", "task"), ("parent", "worker"), ("main", "main process"), ("all", "all processes")):
         for point in (RAW, ARTIFACT):
             yield Case(f"{who} killed while measuring", point.what, partial(_cold, lab, point, victims))
-    for moment in ("before", "half", "after"):
-        point = COMMIT._replace(moment=moment)
-        yield Case("main process killed at each evidence", moment, partial(_relay, lab, point))
-    point = Point("main", "write", "sessions/SESSION/journal.jsonl evidence", "half")
-    yield Case("main process killed at each evidence", "journal", partial(_relay, lab, point))
+    journal = Point("main", "write", f"{_JOURNAL_FILE} evidence", "half")
+    for point in (COMMIT, COMMIT._replace(moment="half"), journal):
+        name = f"{point.what} {point.moment}"
+        yield Case("main process killed as evidence is written", name, partial(_cold, lab, point, "self"))
+    for point in (COMMIT, journal):  # afterwards: what came before could be measured again for ever
+        after = point._replace(moment="after")
+        yield Case("main process killed after each trial", point.what, partial(_relay, lab, after))
 
 
 def interrupt_cases(lab: Lab) -> Iterator[Case]:
@@ -65,7 +68,7 @@ def interrupt_cases(lab: Lab) -> Iterator[Case]:
 def _who(point: Point) -> Iterator[tuple[str, str]]:
     """Yield the faults that a point is for, with the victims."""
     if point.role == "main":
-        fault = _JOURNAL if "journal.jsonl" in point.what else _FAULTS.get(point.call, _FILE)
+        fault = _JOURNAL if point.what.startswith(_JOURNAL_FILE) else _FAULTS.get(point.call, _FILE)
         yield fault, "self"
     elif point.role == "task":
         yield "task killed at a file", "self"
@@ -86,7 +89,7 @@ def _cold(lab: Lab, point: Point, victims: str, folder: Path) -> Outcome:
 
 
 def _relay(lab: Lab, point: Point, folder: Path) -> Outcome:
-    """Kill the same session whenever it comes to the point for the first time in its life as a process."""
+    """Kill the same session again and again: each of its processes, when that comes to the point for the first time."""
     home = lab.cold_home(folder)
     counter = folder / "reached"
     plan = Plan(str(home), point=point, counter=str(counter))

@@ -50,7 +50,7 @@ class Ended:
 class Started:
     """A command that runs."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     mark: str
     log: Path
 
@@ -61,9 +61,17 @@ class Started:
         except subprocess.TimeoutExpired:
             code = -signal.SIGALRM
         left = _left(self.mark) if code != -signal.SIGALRM else [f"the command hung for {LIMIT_S:.0f} s"]
-        _end(self.mark)
-        self.process.wait()
+        self.end()
         return Ended(code, self.log.read_text(encoding="utf-8", errors="replace"), tuple(left))
+
+    def end(self) -> None:
+        """Kill it, and everything that it started. What has ended already is no error."""
+        while left := list(_marked(self.mark)):
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+        self.process.wait()
 
 
 def start(
@@ -98,7 +106,6 @@ def start(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            text=True,
             cwd=home.parent,
         )
     return Started(process, mark, log)
@@ -112,7 +119,7 @@ def run(
     try:
         return started.wait()
     finally:
-        _end(started.mark)  # when we are interrupted ourselves
+        started.end()  # when we are interrupted ourselves
 
 
 def _left(mark: str) -> list[str]:
@@ -121,15 +128,6 @@ def _left(mark: str) -> list[str]:
     while (left := list(_marked(mark))) and time.monotonic() < deadline:
         time.sleep(0.05)
     return [f"process {pid} was left behind ({_command_line(pid)})" for pid in left]
-
-
-def _end(mark: str) -> None:
-    """Kill everything that carries the mark, until there is nothing."""
-    while left := list(_marked(mark)):
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.01)
 
 
 def _marked(mark: str) -> Iterator[int]:

@@ -117,9 +117,13 @@ def _two_at_once(lab: Lab, folder: Path) -> Outcome:
     home = lab.cold_home(folder)
     both = [start(home, "optimize", str(lab.spec), settings=lab.settings) for _ in range(2)]
     complaints = []
-    for started in both:
-        ended = started.wait()
-        complaints += [*ended.left, *unwell(ended)]
+    try:
+        for started in both:
+            ended = started.wait()
+            complaints += [*ended.left, *unwell(ended)]
+    finally:
+        for started in both:
+            started.end()
     sessions = folders(home)
     if len(sessions) != len(both):
         complaints.append(f"{len(sessions)} sessions are there")
