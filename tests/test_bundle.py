@@ -147,7 +147,7 @@ def test_a_running_session_is_taken_as_far_as_its_last_whole_line(home, other, t
 
 def test_evidence_that_is_missing_is_named(home):
     lost = finding("never stored")
-    Journal(home / "sessions" / "s1" / JOURNAL).append("evidence", {"id": lost.id, "kind": "trial", "recipe": "r"})
+    Journal(home / "sessions" / "s1" / JOURNAL).append("evidence", {"id": lost.id, "question": lost.question, "kind": "trial", "recipe": "r"})
     with pytest.raises(BundleError, match=f"1 of 3 pieces of evidence of session s1 are missing or damaged: {lost.id}"):
         collect(home / "sessions" / "s1")
 
@@ -335,7 +335,7 @@ def test_evidence_cannot_point_outside_of_the_home(bundle, other, tmp_path, raw)
     evil = finding("q", raw=raw)
     journal = Journal(tmp_path / JOURNAL)
     journal.append("started", started("s1").model_dump(mode="json"))
-    journal.append("evidence", {"id": evil.id, "kind": "trial", "recipe": "r"})
+    journal.append("evidence", {"id": evil.id, "question": evil.question, "kind": "trial", "recipe": "r"})
     members = members_of(bundle) | {JOURNAL: journal.path.read_bytes(), FINDINGS: evil.body.encode() + b"\n"}
     del members[RAW]
     refused(pack(tmp_path / "x.zip", members), other, "the raw files in it are not those")

@@ -66,14 +66,20 @@ def decide(journal, *decisions):
 
 
 def test_a_journal_folds_into_what_was_asked_used_and_decided(journal, tmp_path):
-    journal.append("evidence", {"id": "a", "kind": "trial", "recipe": "eager"})
-    journal.append("evidence", {"id": "b", "kind": "trial", "recipe": "eager"})
+    journal.append("evidence", {"id": "a", "question": "first"})
+    journal.append("evidence", {"id": "b", "question": "second"})
     decide(journal, decision(1), decision(2))
     record = read_record(tmp_path)
     assert (record.started, record.loaded) == (started(), loaded())
     assert record.evidence == ("a", "b")
     assert record.decisions == (decision(1), decision(2))
     assert record.state is State.UNFINISHED
+
+
+def test_evidence_that_was_lost_and_found_again_takes_the_place_of_the_old(journal, tmp_path):
+    for identity, question in (("a", "first"), ("b", "second"), ("c", "first")):
+        journal.append("evidence", {"id": identity, "question": question})
+    assert read_record(tmp_path).evidence == ("c", "b")
 
 
 def test_how_a_session_ended(journal, tmp_path):

@@ -664,3 +664,35 @@ def test_a_taken_port_is_found_beforehand_and_another_suggested(tmp_path):
         port = server.getsockname()[1]
         with pytest.raises(TrackingError, match=r"infertune ui --port \d+"):
             serve_ui(tmp_path, port=port)
+
+
+_KILLED_WHILE_MAKING = """
+import os, signal, sys
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from tools.tracking.store import open_store, silence_mlflow
+silence_mlflow()
+left = int(sys.argv[2])
+def count(*_):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+event.listen(Engine, "before_cursor_execute", count)
+open_store(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("statement", [5, 60, 200])
+def test_a_store_whose_making_was_killed_is_made_anew(tmp_path, statement):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    command = [sys.executable, "-c", _KILLED_WHILE_MAKING, uri, str(statement)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, check=False)
+    assert done.returncode == -9
+    assert not (tmp_path / "mlflow.db").exists()
+    from tools.tracking.store import open_store, silence_mlflow
+
+    silence_mlflow()
+    client = open_store(uri)
+    assert client.get_experiment_by_name("Default") is not None
+    assert (tmp_path / "mlflow.db").exists()

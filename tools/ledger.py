@@ -38,7 +38,12 @@ class Ledger:
         self.evidence.append(evidence)
         if self.journal is not None and evidence.id not in self._written:
             self._written.add(evidence.id)
-            entry = {"id": evidence.id, "kind": evidence.kind, "recipe": evidence.recipe.name}
+            entry = {
+                "id": evidence.id,
+                "question": evidence.question,
+                "kind": evidence.kind,
+                "recipe": evidence.recipe.name,
+            }
             self.journal.append("evidence", entry)
 
     def decide(self, decision: Decision) -> None:

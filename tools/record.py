@@ -140,7 +140,8 @@ class _Folding:
     def __init__(self, folder: Path, started: Started) -> None:
         self._folder = folder
         self._started = started
-        self._evidence: dict[str, None] = {}
+        self._evidence: dict[str, str] = {}
+        """Ids by question, in the order in which these were first asked: a later answer replaces one that was lost."""
         self._decisions: dict[str, Decision] = {}
         self._loaded: Loaded | None = None
         self._ending: dict[str, Any] = {}
@@ -152,7 +153,7 @@ class _Folding:
             case "loaded":
                 self._loaded = _relocated(Loaded.model_validate(payload), self._folder)
             case "evidence":
-                self._evidence[payload["id"]] = None
+                self._evidence[payload["question"]] = payload["id"]
             case "decision":
                 decision = Decision.model_validate(payload)
                 self._decisions[decision.id] = decision
@@ -182,7 +183,7 @@ class _Folding:
             folder=self._folder,
             started=self._started,
             loaded=self._loaded,
-            evidence=tuple(self._evidence),
+            evidence=tuple(self._evidence.values()),
             decisions=tuple(self._decisions.values()),
             **self._ending,
         )

@@ -23,8 +23,9 @@ from tools.tracking.store import local_tracking_uri
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "2", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 BOUND_S = 60.0
 """A session on a server that does not answer ends within so long, at this patience."""
-COMMITS = (1, 12, 40)
-"""Of a recording, which makes more than a hundred: where it is killed."""
+CREATING, RECORDING = "MLflow store created", "session recorded"
+COMMITS = {CREATING: (1, 12, 40), RECORDING: (1, 10, 25)}
+"""Where it is killed: the first recording in a home makes the store, with a hundred commits of its own."""
 
 
 def server_cases(lab: Lab) -> Iterator[Case]:
@@ -32,11 +33,12 @@ def server_cases(lab: Lab) -> Iterator[Case]:
     for name, server in (("refuses", _refusing), ("never answers", _silent), ("answers 500", _failing)):
         yield Case(f"MLflow {name}", "", partial(_away, lab, server))
     for victims, who in (("main", "main process"), ("self", "task")):
-        for nth in COMMITS:
-            for moment in ("before", "half"):
-                point = Point("task", "commit", "mlflow.db", moment)
-                inject = partial(_killed_while_recording, lab, point, nth, victims)
-                yield Case(f"{who} killed while recording", f"{moment} commit {nth}", inject)
+        for doing, commits in COMMITS.items():
+            for nth in commits:
+                for moment in ("before", "half"):
+                    point = Point("task", "commit", "mlflow.db", moment)
+                    inject = partial(_killed_while_recording, lab, point, nth=nth, victims=victims, doing=doing)
+                    yield Case(f"{who} killed: {doing}", f"{moment} commit {nth}", inject)
 
 
 def _away(lab: Lab, server: Callable[[], AbstractContextManager[str]], folder: Path) -> Outcome:
@@ -63,10 +65,13 @@ def _away(lab: Lab, server: Callable[[], AbstractContextManager[str]], folder: P
     return Outcome(1, (*complaints, *lost(home, session, before=before, expected=lab.story)))
 
 
-def _killed_while_recording(lab: Lab, point: Point, nth: int, victims: str, folder: Path) -> Outcome:
+def _killed_while_recording(lab: Lab, point: Point, folder: Path, *, nth: int, victims: str, doing: str) -> Outcome:
     """Kill in the middle of a recording; the session is taken up, and where that is not enough, synced."""
     home = lab.warm_home(folder)
     settings = lab.settings._replace(mlflow=True)
+    complaints: list[str] = []
+    if doing == RECORDING:
+        complaints = unwell(run(home, "optimize", str(lab.spec), settings=settings))
     counter = folder / "reached"
     plan = Plan(str(home), point=point, nth=nth, victims=victims, counter=str(counter))
     ended = run(home, "optimize", str(lab.spec), settings=settings, plan=plan)
@@ -74,7 +79,7 @@ def _killed_while_recording(lab: Lab, point: Point, nth: int, victims: str, fold
         return Outcome(0, (f"the point was reached {times(counter)} times, so nothing was injected",))
     session = folders(home)[-1]
     before = kept_in(home, session)
-    complaints = list(ended.left)
+    complaints += ended.left
     command = ("resume", session.name) if ended.killed else ("sync", session.name)
     if not ended.killed:
         complaints += unwell(ended)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import sqlite3
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from tools.artifacts import sync_folder
 from tools.tracking.errors import TrackingError
 from tools.tracking.facts import COMPLETE_TAG, RESULT_TAG, SESSION_TAG
 
@@ -26,6 +30,7 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 _MAX_RESULTS = 1000
+_SQLITE = "sqlite:///"
 
 
 def default_tracking_uri(home: Path) -> str:
@@ -64,9 +69,47 @@ def open_store(tracking_uri: str) -> Any:
 
     if not event.contains(Engine, "connect", _tune_sqlite):
         event.listen(Engine, "connect", _tune_sqlite)
+    _make_sqlite_store(tracking_uri)
     mlflow.set_tracking_uri(tracking_uri)
     mlflow.set_registry_uri(tracking_uri)
     return mlflow.MlflowClient(tracking_uri, tracking_uri)
+
+
+def _make_sqlite_store(tracking_uri: str) -> None:
+    """Make the tables of a SQLite store that is not there yet aside, and rename the file when they are complete.
+
+    MLflow makes them in dozens of migrations that are no transaction: one that is killed in between leaves a file that
+    MLflow can neither use nor mend.
+    """
+    from mlflow.store.db import utils
+    from sqlalchemy import create_engine
+
+    initialize = getattr(utils, "_initialize_tables", None)
+    if not tracking_uri.startswith(_SQLITE) or initialize is None:  # another MLflow may do it in another way
+        return
+    path = Path(tracking_uri.removeprefix(_SQLITE).partition("?")[0])
+    if not path.name or path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path.with_name(f".{path.name}.lock")):
+        if path.exists():  # another process was quicker
+            return
+        with tempfile.TemporaryDirectory(prefix=".making-", dir=path.parent) as folder:
+            aside = Path(folder) / path.name
+            engine = create_engine(f"{_SQLITE}{aside}")
+            initialize(engine)
+            engine.dispose()  # the last connection writes SQLite's log back into the file
+            with aside.open("rb") as file:
+                os.fsync(file.fileno())
+            aside.rename(path)
+        sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _tune_sqlite(connection: object, _record: object) -> None:
