@@ -41,6 +41,7 @@ LARGE = 3000
 """From this size on, half the replications."""
 HABIT_RUNS = 20
 Z = 1.959964
+WANDER = 0.98
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Case:
     """Mean number of consecutive calls in the second mode; 0: the mode of a call does not depend on the last."""
     drift: float = 0.0
     """By which share the times grow over the window."""
+    wander: float = 0.0
+    """Standard deviation of the logarithm of a slow factor, whose autocorrelation from call to call is 0.98."""
 
     def draw(self, generator: np.random.Generator, replications: int, n: int) -> Samples:
         """Return times of shape (replications, n)."""
@@ -68,6 +71,10 @@ class Case:
         noise = generator.standard_normal((n, replications))
         for index in range(1, n if self.phi else 0):
             noise[index] = self.phi * noise[index - 1] + math.sqrt(1 - self.phi**2) * noise[index]
+        slowly = generator.standard_normal((n, replications)) if self.wander else np.zeros((n, replications))
+        for index in range(1, n if self.wander else 0):
+            slowly[index] = WANDER * slowly[index - 1] + math.sqrt(1 - WANDER**2) * slowly[index]
+        scale *= np.exp(self.wander * slowly)
         growth = 1 + self.drift * (np.arange(n) + 0.5) / n
         return np.ascontiguousarray((scale * np.exp(self.sigma * noise) * growth[:, None]).T)
 
@@ -86,14 +93,19 @@ class Case:
         growth = 1 + self.drift * (np.arange(1000) + 0.5) / 1000
 
         def excess(log_time: float) -> float:
-            below = [w * ndtr((log_time - np.log(m * growth)) / self.sigma).mean() for w, m in self.modes]
+            below = [w * ndtr((log_time - np.log(m * growth)) / self._spread).mean() for w, m in self.modes]
             return float(sum(below)) - q
 
         return math.exp(brentq(excess, -5, 5, xtol=1e-12))
 
+    @property
+    def _spread(self) -> float:
+        """Standard deviation of the logarithm within a mode, with the slow factor."""
+        return math.hypot(self.sigma, self.wander)
+
     def mean(self) -> float:
         """Return the true mean."""
-        return math.exp(self.sigma**2 / 2) * (1 + self.drift / 2) * sum(w * m for w, m in self.modes)
+        return math.exp(self._spread**2 / 2) * (1 + self.drift / 2) * sum(w * m for w, m in self.modes)
 
 
 FAST_AND_SLOW = ((0.85, 1.0), (0.15, 1.6))
@@ -107,6 +119,7 @@ CASES = (
     Case("autocorrelation 0.9", 0.2, phi=0.9),
     Case("runs of 8 slow calls", 0.05, FAST_AND_SLOW, slow_run=8),
     Case("runs of 20 slow calls", 0.05, FAST_AND_SLOW, slow_run=20),
+    Case("slow wandering by 3 %, 2 % outliers", 0.01, ((0.98, 1.0), (0.02, 2.0)), wander=0.03),
 )
 
 

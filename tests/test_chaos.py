@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
@@ -18,18 +19,63 @@ from tools.evidence import EVIDENCE
 from tools.record import JOURNAL, RESULT
 
 SETTINGS = Settings(("onnxruntime",))
-DECISION = Point("main", "write", f"sessions/SESSION/{JOURNAL} decision", "half")
-RESULT_RENAME = Point("main", "rename", f"sessions/SESSION/{RESULT}", "before")
-CHECKPOINT = Point("main", "commit", "checkpoints.db", "half")
-BETWEEN_NODES = Point("main", "node", "batch_tuning", "after")
-EVIDENCE_COMMIT = Point("main", "commit", EVIDENCE, "half")
+
+
+def warm(point, nth=1):
+    """Kill the main process of a session that finds every answer; it must decide as an undisturbed one."""
+
+    def inject(lab, folder):
+        home = lab.warm_home(folder)
+        return killed_at(home, lab.spec, point, nth=nth, victims="self", settings=SETTINGS, expected=lab.story)
+
+    return inject
+
+
+def cold(point, nth, victims):
+    """Kill a process of a session that measures."""
+
+    def inject(lab, folder):
+        home = lab.cold_home(folder)
+        return killed_at(home, lab.spec, point, nth=nth, victims=victims, settings=SETTINGS, expected=None)
+
+    return inject
+
+
+KILLS = {
+    "evidence half-committed": cold(Point("main", "commit", EVIDENCE, "half"), 4, "self"),
+    "worker killed during a trial": cold(RAW, 2, "parent"),
+    "journal half-written": warm(Point("main", "write", f"sessions/SESSION/{JOURNAL} decision", "half"), 4),
+    "before the result's rename": warm(Point("main", "rename", f"sessions/SESSION/{RESULT}", "before")),
+    "checkpoint half-committed": warm(Point("main", "commit", "checkpoints.db", "half"), 9),
+    "between two nodes": warm(Point("main", "node", "batch_tuning", "after")),
+}
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
+def pool():
+    """Two sessions at once: one for each core."""
+    with ThreadPoolExecutor(2) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def nan_in_int8(pool, tmp_path_factory):
+    """What becomes of a candidate that gives NaN; begun first, since it takes as long as the undisturbed session."""
+    nan = next(m for m in MISBEHAVIOURS if m.write is workloads.nan_in_int8)
+    return pool.submit(misbehaves, nan, tmp_path_factory.mktemp("nan"))
+
+
+@pytest.fixture(scope="module")
+def lab(nan_in_int8, tmp_path_factory):
     """An undisturbed session, in a home where all is measured; sessions of this process are as quick as its."""
     with quick(SETTINGS):
         yield Lab.build(tmp_path_factory.mktemp("undisturbed"), SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def killed(lab, pool, tmp_path_factory):
+    """What becomes of each session that is killed; all of them are under way from the beginning."""
+    return {name: pool.submit(inject, lab, tmp_path_factory.mktemp("killed")) for name, inject in KILLS.items()}
 
 
 @pytest.fixture
@@ -40,38 +86,19 @@ def finished(lab, tmp_path):
     return home, folders(home)[-1]
 
 
-def killed(lab, folder, point, *, nth=1, victims="self", cold=False):
-    home = lab.cold_home(folder) if cold else lab.warm_home(folder)
-    expected = None if cold else lab.story
-    return killed_at(home, lab.spec, point, nth=nth, victims=victims, settings=lab.settings, expected=expected)
+@pytest.mark.parametrize("name", KILLS)
+def test_a_session_that_is_hit_loses_nothing(killed, name):
+    assert killed[name].result() == Outcome(injected=1, lost=())
 
 
-@pytest.mark.parametrize(
-    ("point", "nth"),
-    [(DECISION, 4), (RESULT_RENAME, 1), (CHECKPOINT, 9), (BETWEEN_NODES, 1)],
-    ids=["journal half-written", "before the result's rename", "checkpoint half-committed", "between two nodes"],
-)
-def test_a_session_that_is_killed_and_resumed_decides_as_if_nothing_had_happened(lab, tmp_path, point, nth):
-    assert killed(lab, tmp_path, point, nth=nth) == Outcome(injected=1, lost=())
-
-
-def test_no_evidence_is_lost_or_measured_twice_when_its_commit_is_cut_in_half(lab, tmp_path):
-    assert killed(lab, tmp_path, EVIDENCE_COMMIT, nth=4, cold=True) == Outcome(injected=1, lost=())
-
-
-def test_a_worker_that_is_killed_during_a_trial_is_replaced(lab, tmp_path):
-    assert killed(lab, tmp_path, RAW, nth=2, victims="parent", cold=True) == Outcome(injected=1, lost=())
-
-
-def test_nan_in_int8_alone_costs_that_candidate_and_nothing_else(lab, tmp_path):
-    nan = next(m for m in MISBEHAVIOURS if m.write is workloads.nan_in_int8)
-    outcome = misbehaves(nan, tmp_path)
+def test_nan_in_int8_alone_costs_that_candidate_and_nothing_else(lab, nan_in_int8):
+    outcome = nan_in_int8.result()
     assert outcome.injected >= 1
     assert outcome.lost == ()
 
 
 def test_a_point_that_is_never_reached_is_no_success(lab, tmp_path):
-    outcome = killed(lab, tmp_path, Point("main", "node", "no_such_node", "before"))
+    outcome = warm(Point("main", "node", "no_such_node", "before"))(lab, tmp_path)
     assert outcome.injected == 0
     assert "nothing was injected" in outcome.lost[0]
 

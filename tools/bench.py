@@ -140,7 +140,13 @@ class Bench:
     def for_longer(self, recipe: Recipe, batch_size: int) -> Evidence:
         """Measure one batch size until its median settles and its p99 is bounded, or for a third of a trial's cap."""
         return self._measure(
-            EvidenceKind.SWEEP, recipe, [batch_size], None, with_accuracy=False, point_s=self.limits.trial_s / 3
+            EvidenceKind.SWEEP,
+            recipe,
+            [batch_size],
+            None,
+            with_accuracy=False,
+            point_s=self.limits.trial_s / 3,
+            bound_p99=True,
         )
 
     def compare(
@@ -258,6 +264,7 @@ class Bench:
         *,
         with_accuracy: bool,
         point_s: float | None = None,
+        bound_p99: bool = False,
         attempt: int = 1,
     ) -> Evidence:
         if point_s is None:
@@ -267,6 +274,7 @@ class Bench:
             "threads": self.threads,
             "point_s": point_s,
             "reference": None if reference is None else reference.question,
+            "bound_p99": bound_p99,
             "tolerate_noise": self.limits.tolerate_noise,
             "attempt": attempt,
         }
@@ -287,6 +295,7 @@ class Bench:
                 "raw": str(self.home / "raw" / task.raw),
                 "reference": None if reference is None else str(self.raw_path(reference)),
                 "with_accuracy": with_accuracy,
+                "bound_p99": bound_p99,
                 "tolerate_noise": self.limits.tolerate_noise,
                 "build_s": time.perf_counter() - before,
             }

@@ -10,12 +10,12 @@ class BenchLimits(Contract):
 
     trial_s: float = 300.0
     """After which a task is killed."""
-    screen_point_s: float = 6.0
+    screen_point_s: float = 4.0
     """For one batch size of a trial."""
-    sweep_point_s: float = 5.0
+    sweep_point_s: float = 3.0
     """For one batch size of a sweep."""
     comparison_processes: int = 8
-    comparison_rounds: int = 2
+    comparison_rounds: int = 1
     """In each process of a comparison."""
     comparison_block_s: float = 0.1
     """One side's turn in a round."""

@@ -28,6 +28,9 @@ WARMUP_TOLERANCE = 0.03
 """Warm when the median of a window is no longer this much below that of the window before."""
 MEDIAN_TOLERANCE = 0.02
 """Narrow enough when the half-width of the median's interval is below this share of the median."""
+UNSTABLE_ABOVE = 0.1
+"""Where the half-width is above this share when the time is up, there is no telling what the median is. Between the two
+the interval says how far it can be trusted, and decisions rest on intervals."""
 WINDOW_S = 0.25
 """Long enough for the kernel's ticks of 10 ms to show who used the CPUs, short enough to throw away."""
 WINDOW_CALLS = 4
@@ -49,6 +52,8 @@ class SamplingLimits:
     warmup_max_s: float = 2.0
     quiet_max_s: float = QUIET_MAX_S
     """How long to wait for a quiet machine, when the first window finds it noisy."""
+    bound_p99: bool = False
+    """Whether to go on until the samples are worth enough independent ones to bound a p99."""
     hopeless_above_ms: float = math.inf
     """Sampling ends early once the whole interval of the median lies above this: no sample more could help."""
 
@@ -71,7 +76,7 @@ class Sampled:
 
     @property
     def stable(self) -> bool:
-        """Whether the median is as narrow as `MEDIAN_TOLERANCE` asks, on a machine that was mostly quiet.
+        """Whether the median is known to within `UNSTABLE_ABOVE`, on a machine that was mostly quiet.
 
         How far a p99 can be trusted, its n says.
         """
@@ -120,8 +125,8 @@ def sample(
 ) -> Sampled:
     """Time `call` by the wall clock, in milliseconds a call.
 
-    Sampling ends once there are `min_samples` undisturbed ones, their median is narrow enough and they are worth enough
-    independent ones to bound a p99, or when the time is up. At least ten samples are taken in any case.
+    Sampling ends once there are `min_samples` undisturbed ones and their median is narrow enough, or when the time is
+    up. At least ten samples are taken in any case.
 
     Args:
         call: what to time.
@@ -145,7 +150,7 @@ def sample(
             if math.isfinite(limits.hopeless_above_ms) and _median(kept).low > limits.hopeless_above_ms:
                 break
         if len(kept) >= check_at and taken.disturbed <= MOST_DISTURBED:
-            if _settled(kept) and effective_samples(kept, 0.99) >= P99_MIN_SAMPLES:
+            if _settled(kept) and not (limits.bound_p99 and effective_samples(kept, 0.99) < P99_MIN_SAMPLES):
                 break
             check_at = int(len(kept) * 1.25) + 1
         left_s = limits.max_s + min(taken.lost_s, limits.max_s) - (clock_ns() - started) / 1e9
@@ -187,8 +192,8 @@ def _sampled(taken: _Sampling, warmup_calls: int) -> Sampled:
         because = taken.complaint()
     elif taken.disturbed > MOST_DISTURBED:
         because = taken.complaint()
-    elif not _settled(_times(counted)):
-        because = "the median did not settle within its time"
+    elif _half_width(_times(counted)) > UNSTABLE_ABOVE:
+        because = f"the median did not settle to within {UNSTABLE_ABOVE:.0%} in its time"
     return Sampled(
         samples_ms=_times(counted),
         discarded_ms=_times(set_aside),
@@ -215,8 +220,13 @@ def _median(times_ms: Samples) -> Interval:
 
 
 def _settled(times_ms: Samples) -> bool:
+    return _half_width(times_ms) <= MEDIAN_TOLERANCE
+
+
+def _half_width(times_ms: Samples) -> float:
+    """Return half the width of the median's interval, as a share of the median."""
     median = _median(times_ms)
-    return (median.high - median.low) / 2 <= MEDIAN_TOLERANCE * median.value
+    return (median.high - median.low) / 2 / median.value
 
 
 def warm_up(call: Callable[[], object], max_s: float, clock_ns: Clock = time.perf_counter_ns) -> int:

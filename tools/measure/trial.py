@@ -51,6 +51,7 @@ def run_trial(
     reference: str | None,
     with_accuracy: bool,
     build_s: float,
+    bound_p99: bool = False,
     tolerate_noise: bool = False,
 ) -> dict[str, Any]:
     """Measure a candidate and write its raw samples.
@@ -67,6 +68,7 @@ def run_trial(
         reference: the baseline's raw file, to pair with; None for the baseline itself.
         with_accuracy: whether to run the evaluation items.
         build_s: what making the artifact cost, for the record.
+        bound_p99: whether to go on until a p99 is bounded.
         tolerate_noise: keep what was timed while other processes took the CPUs.
 
     Returns:
@@ -81,7 +83,9 @@ def run_trial(
     load_ms = 0.0
     found = find_counter()
     energy = found if isinstance(found, EnergyCounter) else None
-    limits = SamplingLimits(max_s=point_max_s, hopeless_above_ms=_ceiling_ms(reference, batch_sizes[0]))
+    limits = SamplingLimits(
+        max_s=point_max_s, bound_p99=bound_p99, hopeless_above_ms=_ceiling_ms(reference, batch_sizes[0])
+    )
     for size in _accepted(batch_sizes, made):
         stage(f"loading at batch {size}")
         before = time.perf_counter()
