@@ -287,10 +287,12 @@ def test_a_disturbed_comparison_is_tried_once_more_and_then_leaves_the_answer_op
 
 def test_a_point_that_did_not_settle_or_whose_calls_resemble_each_other_is_measured_for_longer():
     point = measured_trial(Recipe(runtime="eager"), 10).outcome.result.points[0]
+    slow = measured_trial(Recipe(runtime="eager"), 30).outcome.result.points[0].latency_ms  # its p99 is near the SLO
     for update, why in (
         ({}, None),
         ({"stable": False, "unstable_because": "others took the CPUs"}, "others took the CPUs"),
-        ({"independent_calls": 120.0}, "400 calls are too few to bound a p99, since each resembles the one before"),
+        ({"independent_calls": 120.0}, None),
+        ({"independent_calls": 120.0, "latency_ms": slow}, "400 calls are too few to bound a p99, since each resembles"),
     ):
         trial = measured_trial(Recipe(runtime="eager"), 10)
         result = trial.outcome.result.model_copy(update={"points": (point.model_copy(update=update),)})

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tools.contracts import Gate, ModelFormat
-from tools.measure.statistics import P99_MIN_SAMPLES
 from tools.outcomes import reason
-from tools.selection import Configured, is_baseline, p99_is_bounded, worst_latency_ms
+from tools.selection import Configured, is_baseline, unsettled, worst_latency_ms
 from tools.view import SessionView, Tried
 
 _SELF_CONTAINED = (ModelFormat.ONNX, ModelFormat.OPENVINO, ModelFormat.TORCHSCRIPT, ModelFormat.PT2)
@@ -88,11 +87,10 @@ def _after(view: SessionView, best: Configured | None) -> Iterator[Gate]:
         )
         if point.batch_size > 1:
             detail += ", twice over for the wait"
-        if not p99_is_bounded(point):
-            detail += (
-                f"; {p99.n} calls cannot bound a p99 (it takes {P99_MIN_SAMPLES} that do not depend on each other)"
-            )
-        kept = within and p99_is_bounded(point)
+        open_question = unsettled(view, best)
+        if open_question is not None:
+            detail += f"; {open_question}"
+        kept = within and open_question is None
         yield _gate(stage, "latency at the SLO", passed=kept, detail=detail, evidence=tried.evidence)
     limit = objective.max_memory_mb
     fits = limit is None or point.peak_memory_mb <= limit

@@ -9,11 +9,12 @@ import io
 from pathlib import Path
 
 from tools.artifacts import write_file
-from tools.contracts import WorkloadInfo
+from tools.contracts import Failed, WorkloadInfo
 from tools.machine import Machine
+from tools.outcomes import from_task, reason
 from tools.record import RESULT
 from tools.result import MlflowRef, SessionResult
-from tools.worker import Returned
+from tools.worker import Returned, TaskOutcome
 
 REPORT_LIMIT_S = 120.0
 RECORD_LIMIT_S = 300.0
@@ -66,5 +67,5 @@ def mirror(folder: Path, tracking_uri: str, machine: Machine) -> MlflowRef:
     )
 
 
-def _why(outcome: object) -> str:
-    return str(getattr(outcome, "reason", outcome))
+def _why(outcome: TaskOutcome) -> str:
+    return outcome.reason if isinstance(outcome, Failed) else reason(from_task(outcome))

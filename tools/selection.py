@@ -22,6 +22,8 @@ QUEUEING_FACTOR = 2.0
 """A request that arrives just after a batch has left waits for it and then for its own: two batch times at worst,
 while the replica keeps up. Batch 1 is judged by its own time."""
 
+DEPENDENT_MARGIN = 1.5
+"""How many times the largest of too few independent calls must fit the SLO. A judgement: no sample says more."""
 ATTEMPTS = 2
 """How often a comparison is tried whose rounds were disturbed."""
 
@@ -128,15 +130,19 @@ def closest(options: Sequence[Configured], objective: Objective) -> Configured |
     return max(options, key=worst, default=None)
 
 
-def p99_is_bounded(point: BatchPoint) -> bool:
-    """Whether there are enough samples for the p99's upper end to mean something: dependent ones count for less."""
-    worth = point.latency_ms.p99.n if point.independent_calls is None else point.independent_calls
-    return worth >= P99_MIN_SAMPLES
-
-
 def p99_is_open(view: SessionView, configured: Configured) -> bool:
-    """Whether a p99 is promised that too few samples were taken for."""
-    return view.spec.objective.p99_ms is not None and not p99_is_bounded(configured.point)
+    """Whether a p99 is promised that the calls that were timed cannot bound.
+
+    Calls that resemble the ones before them are worth fewer: the largest of them is then all that is known of the
+    tail, and has to fit the SLO by `DEPENDENT_MARGIN`.
+    """
+    slo_ms, point = view.spec.objective.p99_ms, configured.point
+    if slo_ms is None:
+        return False
+    if point.latency_ms.p99.n < P99_MIN_SAMPLES:
+        return True
+    dependent = point.independent_calls is not None and point.independent_calls < P99_MIN_SAMPLES
+    return dependent and worst_latency_ms(point) * DEPENDENT_MARGIN > slo_ms
 
 
 def unsettled(view: SessionView, configured: Configured) -> str | None:
