@@ -112,7 +112,9 @@ def write_session(home, session, evidence=(), *, end="finished"):
     (folder / "logs" / "worker.log").write_text("secrets of this machine")
     for one in evidence:
         EvidenceStore(home / EVIDENCE).put(one)
-        journal.append("evidence", {"id": one.id, "question": one.question, "kind": one.kind, "recipe": one.recipe.name})
+        journal.append(
+            "evidence", {"id": one.id, "question": one.question, "kind": one.kind, "recipe": one.recipe.name}
+        )
     if end is not None:
         journal.append(end, {"interrupted": {"decisions": 0}, "failed": {"reason": "r"}}.get(end, {}))
     return folder

@@ -137,7 +137,9 @@ def write_session(home, evidence=None, *, asked=None, loaded=True, ends=("finish
         whole = Loaded(spec=seen.spec, workload=seen.workload, loading_s=1.0, training_s=0.0, limits=BenchLimits())
         journal.append("loaded", whole.model_dump(mode="json"))
         for item in evidence:
-            journal.append("evidence", {"id": item.id, "question": item.question, "kind": item.kind, "recipe": item.recipe.name})
+            journal.append(
+                "evidence", {"id": item.id, "question": item.question, "kind": item.kind, "recipe": item.recipe.name}
+            )
         for decision in decisions(seen) if evidence else ():
             journal.append("decision", decision.model_dump(mode="json"))
     for kind in ends:

@@ -147,7 +147,9 @@ def test_a_running_session_is_taken_as_far_as_its_last_whole_line(home, other, t
 
 def test_evidence_that_is_missing_is_named(home):
     lost = finding("never stored")
-    Journal(home / "sessions" / "s1" / JOURNAL).append("evidence", {"id": lost.id, "question": lost.question, "kind": "trial", "recipe": "r"})
+    Journal(home / "sessions" / "s1" / JOURNAL).append(
+        "evidence", {"id": lost.id, "question": lost.question, "kind": "trial", "recipe": "r"}
+    )
     with pytest.raises(BundleError, match=f"1 of 3 pieces of evidence of session s1 are missing or damaged: {lost.id}"):
         collect(home / "sessions" / "s1")
 

@@ -292,7 +292,10 @@ def test_a_point_that_did_not_settle_or_whose_calls_resemble_each_other_is_measu
         ({}, None),
         ({"stable": False, "unstable_because": "others took the CPUs"}, "others took the CPUs"),
         ({"independent_calls": 120.0}, None),
-        ({"independent_calls": 120.0, "latency_ms": slow}, "400 calls are too few to bound a p99, since each resembles"),
+        (
+            {"independent_calls": 120.0, "latency_ms": slow},
+            "400 calls are too few to bound a p99, since each resembles",
+        ),
     ):
         trial = measured_trial(Recipe(runtime="eager"), 10)
         result = trial.outcome.result.model_copy(update={"points": (point.model_copy(update=update),)})

@@ -138,7 +138,7 @@ class Bench:
         return self._measure(EvidenceKind.SWEEP, recipe, list(batch_sizes), None, with_accuracy=False)
 
     def for_longer(self, recipe: Recipe, batch_size: int) -> Evidence:
-        """Measure one batch size until its median settles and its p99 is bounded, or for a third of a trial's cap."""
+        """Measure one batch size for as long as enough calls to bound a p99 take, or a third of a trial's cap."""
         return self._measure(
             EvidenceKind.SWEEP,
             recipe,
@@ -146,7 +146,7 @@ class Bench:
             None,
             with_accuracy=False,
             point_s=self.limits.trial_s / 3,
-            bound_p99=True,
+            enough_s=self.limits.longer_s,
         )
 
     def compare(
@@ -264,7 +264,7 @@ class Bench:
         *,
         with_accuracy: bool,
         point_s: float | None = None,
-        bound_p99: bool = False,
+        enough_s: float | None = None,
         attempt: int = 1,
     ) -> Evidence:
         if point_s is None:
@@ -274,7 +274,7 @@ class Bench:
             "threads": self.threads,
             "point_s": point_s,
             "reference": None if reference is None else reference.question,
-            "bound_p99": bound_p99,
+            "enough_s": enough_s,
             "tolerate_noise": self.limits.tolerate_noise,
             "attempt": attempt,
         }
@@ -295,7 +295,7 @@ class Bench:
                 "raw": str(self.home / "raw" / task.raw),
                 "reference": None if reference is None else str(self.raw_path(reference)),
                 "with_accuracy": with_accuracy,
-                "bound_p99": bound_p99,
+                "enough_s": point_s if enough_s is None else enough_s,
                 "tolerate_noise": self.limits.tolerate_noise,
                 "build_s": time.perf_counter() - before,
             }

@@ -10,11 +10,13 @@ class BenchLimits(Contract):
 
     trial_s: float = 300.0
     """After which a task is killed."""
-    screen_point_s: float = 4.0
+    screen_point_s: float = 3.5
     """For one batch size of a trial."""
-    sweep_point_s: float = 3.0
+    sweep_point_s: float = 2.5
     """For one batch size of a sweep."""
-    comparison_processes: int = 8
+    longer_s: float = 10.0
+    """For a leader that is measured for longer, once there are enough calls to bound its p99."""
+    comparison_processes: int = 7
     comparison_rounds: int = 1
     """In each process of a comparison."""
     comparison_block_s: float = 0.1

@@ -142,7 +142,7 @@ def p99_is_open(view: SessionView, configured: Configured) -> bool:
     if point.latency_ms.p99.n < P99_MIN_SAMPLES:
         return True
     dependent = point.independent_calls is not None and point.independent_calls < P99_MIN_SAMPLES
-    return dependent and worst_latency_ms(point) * DEPENDENT_MARGIN > slo_ms
+    return dependent and point.latency_ms.p99.high * DEPENDENT_MARGIN > slo_ms
 
 
 def unsettled(view: SessionView, configured: Configured) -> str | None:

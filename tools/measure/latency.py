@@ -16,7 +16,7 @@ import numpy as np
 from tools.contracts import Interval
 from tools.measure.energy import EnergyCounter
 from tools.measure.noise import QUIET_MAX_S, NoiseMeter
-from tools.measure.statistics import P99_MIN_SAMPLES, Samples, effective_samples, quantile_interval
+from tools.measure.statistics import P99_MIN_SAMPLES, Samples, quantile_interval
 
 Clock = Callable[[], int]
 """Nanoseconds that only grow."""
@@ -28,7 +28,7 @@ WARMUP_TOLERANCE = 0.03
 """Warm when the median of a window is no longer this much below that of the window before."""
 MEDIAN_TOLERANCE = 0.02
 """Narrow enough when the half-width of the median's interval is below this share of the median."""
-UNSTABLE_ABOVE = 0.1
+UNSTABLE_ABOVE = 0.15
 """Where the half-width is above this share when the time is up, there is no telling what the median is. Between the two
 the interval says how far it can be trusted, and decisions rest on intervals."""
 WINDOW_S = 0.25
@@ -49,11 +49,11 @@ class SamplingLimits:
     min_samples: int = P99_MIN_SAMPLES + 1
     max_s: float = 12.0
     """Extended by the time that disturbed windows cost, to twice as much at most."""
+    enough_s: float = math.inf
+    """Once there are `min_samples`, sampling goes on no longer than this for the median to settle."""
     warmup_max_s: float = 2.0
     quiet_max_s: float = QUIET_MAX_S
     """How long to wait for a quiet machine, when the first window finds it noisy."""
-    bound_p99: bool = False
-    """Whether to go on until the samples are worth enough independent ones to bound a p99."""
     hopeless_above_ms: float = math.inf
     """Sampling ends early once the whole interval of the median lies above this: no sample more could help."""
 
@@ -150,10 +150,11 @@ def sample(
             if math.isfinite(limits.hopeless_above_ms) and _median(kept).low > limits.hopeless_above_ms:
                 break
         if len(kept) >= check_at and taken.disturbed <= MOST_DISTURBED:
-            if _settled(kept) and not (limits.bound_p99 and effective_samples(kept, 0.99) < P99_MIN_SAMPLES):
+            if _settled(kept):
                 break
             check_at = int(len(kept) * 1.25) + 1
-        left_s = limits.max_s + min(taken.lost_s, limits.max_s) - (clock_ns() - started) / 1e9
+        max_s = limits.max_s if len(kept) < limits.min_samples else min(limits.max_s, limits.enough_s)
+        left_s = max_s + min(taken.lost_s, max_s) - (clock_ns() - started) / 1e9
         if left_s <= 0 and len(_times(taken.windows)) >= FEWEST_SAMPLES:
             break
         taken.windows.append(_window(call, meter, energy, clock_ns, left_s))

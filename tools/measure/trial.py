@@ -51,7 +51,7 @@ def run_trial(
     reference: str | None,
     with_accuracy: bool,
     build_s: float,
-    bound_p99: bool = False,
+    enough_s: float = math.inf,
     tolerate_noise: bool = False,
 ) -> dict[str, Any]:
     """Measure a candidate and write its raw samples.
@@ -68,7 +68,7 @@ def run_trial(
         reference: the baseline's raw file, to pair with; None for the baseline itself.
         with_accuracy: whether to run the evaluation items.
         build_s: what making the artifact cost, for the record.
-        bound_p99: whether to go on until a p99 is bounded.
+        enough_s: how long to go on, once there are enough samples for a p99, until the median settles.
         tolerate_noise: keep what was timed while other processes took the CPUs.
 
     Returns:
@@ -84,7 +84,7 @@ def run_trial(
     found = find_counter()
     energy = found if isinstance(found, EnergyCounter) else None
     limits = SamplingLimits(
-        max_s=point_max_s, bound_p99=bound_p99, hopeless_above_ms=_ceiling_ms(reference, batch_sizes[0])
+        max_s=point_max_s, enough_s=enough_s, hopeless_above_ms=_ceiling_ms(reference, batch_sizes[0])
     )
     for size in _accepted(batch_sizes, made):
         stage(f"loading at batch {size}")
