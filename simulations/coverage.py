@@ -25,14 +25,8 @@ from scipy.optimize import brentq
 from scipy.special import ndtr
 
 from tools.contracts import Interval
-from tools.measure.statistics import (
-    P99_MIN_SAMPLES,
-    Samples,
-    effective_samples,
-    mean_interval,
-    quantile_interval,
-    ratio_interval,
-)
+from tools.measure.dependence import Samples, effective_samples
+from tools.measure.statistics import P99_MIN_SAMPLES, mean_interval, quantile_interval, ratio_interval
 
 SEED = 20
 SIZES = (50, 300, 1000, 3000)

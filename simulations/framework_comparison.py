@@ -17,8 +17,9 @@ import numpy as np
 
 from tools.contracts import ArtifactRef, Recipe, WorkloadInfo
 from tools.measure.comparison import time_block
+from tools.measure.dependence import Samples
 from tools.measure.latency import warm_up
-from tools.measure.statistics import Samples, ratio_interval
+from tools.measure.statistics import ratio_interval
 from tools.runtimes import get_runtime
 from tools.worker import emit, stage
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +96,9 @@ class Commands:
         monkeypatch.setattr(agent.check, "Worker", self.worker)
         monkeypatch.setattr(agent.sync, "Worker", self.worker)
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # mlflow sets it for the process
-        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "unused")  # else a session sets it, for all tests after it
+        monkeypatch.setenv(
+            "TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / "infertune-tests-inductor")
+        )  # else a session sets it, for all tests after it
 
     def run(self, capsys, monkeypatch, *arguments) -> Answer:
         """Run one command and return what it said."""

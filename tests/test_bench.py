@@ -114,7 +114,7 @@ def baseline(bench):
 @pytest.fixture
 def settled(monkeypatch):
     """On a busy machine something is often unstable, and another session would ask that again."""
-    monkeypatch.setattr("tools.bench.is_lasting", lambda _: True)
+    monkeypatch.setattr("tools.inquiry.is_lasting", lambda _: True)
 
 
 def ran(evidence):

@@ -281,7 +281,7 @@ def rows(home):
 
 def test_a_second_session_measures_nothing_and_decides_the_same(full, infertune, monkeypatch):
     # what was unstable would be asked again, and on a busy machine something often is
-    monkeypatch.setattr("tools.bench.is_lasting", lambda _: True)
+    monkeypatch.setattr("tools.inquiry.is_lasting", lambda _: True)
     before = rows(full.home)
     answer = infertune("optimize", full.spec, "--home", full.home, "--output", "json")
     second = SessionResult.model_validate_json(answer.out)

@@ -101,7 +101,7 @@ def start_and_wait_for(folder, text):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
 def test_a_session_goes_on_where_it_was_and_decides_as_if_nothing_had_been(infertune, monkeypatch, tmp_path, number):
-    monkeypatch.setattr("tools.bench.is_lasting", lambda _: True)  # else what was unstable is asked by the next one
+    monkeypatch.setattr("tools.inquiry.is_lasting", lambda _: True)  # else what was unstable is asked by the next one
     process = start_and_wait_for(tmp_path, "trial: onnxruntime fp32: measured")
     os.killpg(process.pid, number)
     process.communicate(timeout=60)
@@ -321,7 +321,7 @@ def test_what_a_session_rests_on_is_in_the_store(home):
 
 
 def test_what_is_recommended_is_whole_even_when_every_answer_was_known(infertune, monkeypatch, finished, home):
-    monkeypatch.setattr("tools.bench.is_lasting", lambda _: True)
+    monkeypatch.setattr("tools.inquiry.is_lasting", lambda _: True)
     result = SessionResult.model_validate_json((session_in(home) / "result.json").read_text())
     folder = home / "artifacts" / result.best.artifact_ref.digest
     (model,) = folder.glob("model.*")

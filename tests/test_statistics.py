@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulations.coverage import CASES, RATIO_CASES, coverage_tables
+from tools.measure.dependence import effective_samples
 from tools.measure.statistics import (
     P99_MIN_SAMPLES,
-    effective_samples,
     latency,
     mean_interval,
     paired_drop,

@@ -22,7 +22,7 @@ import agent.loading
 import agent.policy
 import agent.session
 import nodes.report
-import tools.bench
+import tools.inquiry
 import tools.limits
 import tools.runtimes
 import tools.worker
@@ -81,7 +81,7 @@ def quick(settings: Settings) -> Iterator[None]:
         patch(agent.session, "availabilities", available)
         patch(agent.loading, "BenchLimits", functools.partial(tools.limits.BenchLimits, **LIMITS))
         patch(agent.policy, "BATCH_SIZES", BATCH_SIZES)
-        patch(tools.bench, "is_lasting", lambda outcome: isinstance(outcome, Unstable) or is_lasting(outcome))
+        patch(tools.inquiry, "is_lasting", lambda outcome: isinstance(outcome, Unstable) or is_lasting(outcome))
         if settings.light:
             patch(agent.session, "TORCH_MODULES", tools.worker.LIGHT_MODULES)
         if not settings.mlflow:

@@ -10,9 +10,10 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from tools.contracts import ArtifactRef, ComparisonResult, Contract, Recipe, WorkloadInfo
+from tools.measure.dependence import Samples
 from tools.measure.latency import warm_up
 from tools.measure.noise import NoiseMeter
-from tools.measure.statistics import Samples, ratios_by_round, typical_ratio
+from tools.measure.statistics import ratios_by_round, typical_ratio
 from tools.measure.trial import load_for
 from tools.runtimes import get_runtime
 from tools.worker import stage

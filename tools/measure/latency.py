@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tools.contracts import Interval
+from tools.measure.dependence import Samples
 from tools.measure.energy import EnergyCounter
 from tools.measure.noise import QUIET_MAX_S, NoiseMeter
-from tools.measure.statistics import P99_MIN_SAMPLES, Samples, quantile_interval
+from tools.measure.statistics import P99_MIN_SAMPLES, quantile_interval
 
 Clock = Callable[[], int]
 """Nanoseconds that only grow."""

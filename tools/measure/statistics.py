@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tools.contracts import Interval, Latency
+from tools.measure.dependence import Samples, dependence, dependence_at
 
 CONFIDENCE = 0.95
 P99_MIN_SAMPLES = 299
@@ -31,9 +32,6 @@ TRIM = 0.2
 """Share of the rounds left out at each end: what Wilcox recommends, and one disturbed round of five leaves no trace."""
 
 _Z = 1.959964
-_FEWEST_FOR_DEPENDENCE = 10
-_FEWEST_BEYOND = 30
-"""Dependence is not looked for among fewer samples than this beyond a quantile: a p99 of 300 has three."""
 _FEWEST_TO_RESAMPLE = 7
 """With fewer values, too many resamples repeat one of them over and over, and have no variance."""
 _CRITICAL = math.ceil(CONFIDENCE * (RESAMPLES + 1)) - 1
@@ -46,8 +44,6 @@ _CENTRAL = (0.25, 0.75)
 _MOST_CORRELATED = 0.8
 _UNKNOWN_FACTOR = 1e3
 """What is not known to this factor is not known; wild intervals of rates and ratios stay finite and positive."""
-
-Samples = NDArray[np.float64]
 
 
 def quantile_interval(samples: Samples, q: float, confidence: float = CONFIDENCE) -> Interval:
@@ -67,7 +63,7 @@ def quantile_interval(samples: Samples, q: float, confidence: float = CONFIDENCE
     from scipy.special import ndtr, stdtrit
 
     values = np.asarray(samples, dtype=np.float64)
-    inflation, freedom = _dependence_at(values, q)
+    inflation, freedom = dependence_at(values, q)
     ordered = np.sort(values)
     n = len(ordered)
     worth = max(1, int(n / inflation))
@@ -110,19 +106,6 @@ def _reach_of_blocks(values: Samples, q: float, confidence: float) -> float:
     return _BLOCKS_FACTOR * float(stdtrit(_BLOCKS - 1, (1 + confidence) / 2)) * error
 
 
-def effective_samples(samples: Samples, q: float) -> float:
-    """Return how many independent samples would tell as much about the quantile as these do: 1 to n.
-
-    A p99 has an upper bound only from `P99_MIN_SAMPLES` of these on.
-
-    Args:
-        samples: shape (n,), n >= 1, in the order in which they were taken.
-        q: between 0 and 1.
-    """
-    values = np.asarray(samples, dtype=np.float64)
-    return max(1.0, len(values) / _dependence_at(values, q)[0])
-
-
 def _binomial_quantile(tail: float, n: int, p: float) -> int:
     """Return the smallest k with P(Binomial(n, p) <= k) >= tail. `scipy.stats.binom.ppf`, at a tenth of its time."""
     from scipy.special import bdtr, bdtrik
@@ -134,49 +117,6 @@ def _binomial_quantile(tail: float, n: int, p: float) -> int:
     while k < n and bdtr(k, n, p) < tail:
         k += 1
     return k
-
-
-def _dependence_at(values: Samples, q: float) -> tuple[float, float]:
-    """Return `_dependence` of "below the quantile or not"; for a tail quantile, also a little closer to the median.
-
-    Beyond a p99 lie few samples, among which no dependence shows: the larger of the two inflations counts.
-    """
-    n = len(values)
-    reach = min(0.5, _FEWEST_BEYOND / n)
-    levels = {q, min(max(q, reach), 1 - reach)}
-    return max(_dependence((values <= np.quantile(values, level)).astype(np.float64)) for level in sorted(levels))
-
-
-def _dependence(series: Samples) -> tuple[float, float]:
-    """Return by how much dependence inflates the variance of the series' mean, and that estimate's degrees of freedom.
-
-    The inflation is 1 + 2 * (sum of autocorrelations), cut where the sum of a pair of neighbouring lags is no longer
-    positive: the initial positive sequence of Geyer (1992), Practical Markov Chain Monte Carlo, Statistical Science
-    7(4), section 3. Subtracting the sample's mean makes the sum over lags below M too small by a factor of about
-    1 - 2 M / n, which is undone; the sum has about n / (2 M) degrees of freedom (Priestley 1981, Spectral Analysis and
-    Time Series, chapter 6, truncated window at frequency zero). It counts only above the standard error, 2 sqrt(M / n),
-    that it would have were the series independent: without evidence there is no widening, (1, inf). Three independent
-    series of four show none; the others are widened a little.
-
-    Tried in its place: Sokal's window, which stops too early for rare long runs of slow calls, and the means of 20
-    blocks, which are too short for strong dependence in 300 samples. Both cover less.
-    """
-    n = len(series)
-    centred = series - series.mean()
-    spread = float(np.abs(centred).max())
-    if n < _FEWEST_FOR_DEPENDENCE or spread == 0:
-        return 1.0, math.inf
-    lags = n // 4 * 2
-    spectrum = np.fft.rfft(centred / spread, 1 << (n + lags - 1).bit_length())
-    covariance = np.fft.irfft(spectrum.real**2 + spectrum.imag**2)[:lags]
-    pairs = covariance.reshape(-1, 2).sum(axis=1) / covariance[0]
-    ends = np.flatnonzero(pairs <= 0)
-    kept = int(ends[0]) if len(ends) else len(pairs)
-    window = 2 * kept
-    inflation = (2 * float(pairs[:kept].sum()) - 1) / max(1 - 2 * window / n, 0.25)
-    if inflation - 1 <= 2 * math.sqrt(window / n):
-        return 1.0, math.inf
-    return inflation, n / (2 * window)
 
 
 def latency(samples_ms: Samples) -> Latency:
@@ -195,7 +135,7 @@ def mean_interval(samples: Samples) -> Interval:
     slow calls show in those before they show in the autocorrelations.
     """
     values = np.asarray(samples, dtype=np.float64)
-    inflation, freedom = _dependence(values)
+    inflation, freedom = dependence(values)
     half = _mean_half_width(values, inflation, freedom)
     if inflation > 1:
         means = np.array([block.mean() for block in np.array_split(values, _BLOCKS)])

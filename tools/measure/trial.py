@@ -18,18 +18,11 @@ from tools.artifacts import write_file
 from tools.contracts import Accuracy, ArtifactRef, BatchPoint, Recipe, TrialResult, WorkloadInfo
 from tools.errors import TransformError
 from tools.hardware import device_memory_mb
+from tools.measure.dependence import Samples, effective_samples
 from tools.measure.energy import EnergyCounter, find_counter
 from tools.measure.latency import Sampled, SamplingLimits, sample
 from tools.measure.noise import NoiseMeter
-from tools.measure.statistics import (
-    Samples,
-    effective_samples,
-    latency,
-    paired_drop,
-    quantile_interval,
-    score_interval,
-    throughput,
-)
+from tools.measure.statistics import latency, paired_drop, quantile_interval, score_interval, throughput
 from tools.runtimes import Runner, Runtime, get_runtime
 from tools.runtimes.onnxruntime_cuda import OnnxRuntimeCuda
 from tools.worker import emit, stage
