@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from agent.session import check_files
+from agent.loading import check_files
 from simulations.mobilenet import data, model, train
 from tools.spec import load_spec
 from tools.workloads.loading import dry_load
