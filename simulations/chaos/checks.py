@@ -76,7 +76,7 @@ def lost(
     """
     try:
         return [
-            *_unreadable(home),
+            *_unreadable(home, again),
             *_unfinished(folder),
             *_measured_twice(home, folder, again),
             *_undecided(folder),
@@ -99,16 +99,17 @@ def runs_in(database: Path, session: str) -> tuple[int, int]:
     return runs, done
 
 
-def _unreadable(home: Path) -> Iterator[str]:
+def _unreadable(home: Path, damaged: int) -> Iterator[str]:
     """Look into both databases, and at every row and every artifact."""
     for database in (EVIDENCE, "checkpoints.db"):
         with closing(sqlite3.connect(home / database)) as connection:
             (answer,) = connection.execute("PRAGMA integrity_check").fetchone()
         if answer != "ok":
             yield f"{database} is damaged: {answer}"
-    for identity, body in EvidenceStore(home / EVIDENCE).bodies():
-        if Evidence.from_body(body).id != identity:
-            yield f"evidence {identity} is not what was written"
+    bodies = EvidenceStore(home / EVIDENCE).bodies()
+    altered = [identity for identity, body in bodies if Evidence.from_body(body).id != identity]
+    if len(altered) > damaged:
+        yield f"evidence is not what was written: {', '.join(altered)}"
     for kind in ("artifacts", "data"):
         for path in (home / kind).glob("[!.]*"):
             if not is_intact(path, path.name):

@@ -24,7 +24,7 @@ PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "2", "MLFLOW_HTTP_REQUEST_MAX_RETRIES
 BOUND_S = 60.0
 """A session on a server that does not answer ends within so long, at this patience."""
 CREATING, RECORDING = "MLflow store created", "session recorded"
-COMMITS = {CREATING: (1, 12, 40), RECORDING: (1, 10, 25)}
+COMMITS = {CREATING: (1, 12, 25), RECORDING: (1, 10, 25)}
 """Where it is killed: the first recording in a home makes the store, with a hundred commits of its own."""
 
 
