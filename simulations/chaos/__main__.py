@@ -109,7 +109,7 @@ def _folder(case: Case, root: Path) -> Path:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m simulations.chaos", description=__doc__)
     parser.add_argument("--only", default="", metavar="NAME", help="faults and cases whose names begin with this")
-    parser.add_argument("--points", type=int, default=2, help="kills of one class, spread over the session")
+    parser.add_argument("--points", type=int, default=1, help="kills of one class, spread over the session")
     parser.add_argument("--jobs", type=int, default=2, help="cases that run at once, each in a home of its own")
     return parser
 
