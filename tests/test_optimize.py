@@ -486,7 +486,7 @@ def press_ctrl_c(process):
 def test_ctrl_c_keeps_the_best_so_far_and_leaves_nothing_running(tmp_path):
     process = start(tmp_path)
     for line in process.stdout:
-        if "trial: eager fp32: measured" in line:
+        if "trial: eager fp32: " in line:  # measured, or unstable where the machine is busy
             break
     out, err, left = press_ctrl_c(process)
     assert process.returncode == 130
