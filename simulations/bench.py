@@ -18,6 +18,7 @@ from rich.table import Table
 
 from agent.live import observer_for
 from agent.questions import explain, what_if
+from agent.recorded import loaded_of
 from agent.replay import replay
 from agent.session import Options, home_directory, optimize
 from simulations.coverage import coverage_tables
@@ -26,6 +27,7 @@ from tools.contracts import Evidence, EvidenceKind, Failed, Finding, Recipe
 from tools.evidence import EvidenceStore
 from tools.hardware import detect, library_versions
 from tools.journal import Journal
+from tools.record import read_record
 from tools.result import SessionResult
 from tools.worker import LIGHT_MODULES, TORCH_MODULES, Returned, Worker
 
@@ -128,7 +130,7 @@ def _frameworks(console: Console, result: SessionResult, home: Path) -> None:
 
 def _compare(result: SessionResult, home: Path) -> Any:
     assert result.best is not None
-    workload = _workload_of(result, home)
+    workload = loaded_of(read_record(home / "sessions" / result.session)).workload.model_dump(mode="json")
     with Worker(TORCH_MODULES, home / "logs") as worker:
         outcome = worker.run(
             "simulations.framework_comparison:compare_frameworks",
@@ -142,21 +144,6 @@ def _compare(result: SessionResult, home: Path) -> Any:
         )
     if not isinstance(outcome, Returned):
         sys.exit(f"the comparison did not come to an end: {outcome}")
-    return outcome.value
-
-
-def _workload_of(result: SessionResult, home: Path) -> Any:
-    """Load the workload once more: the same content, so nothing new is written."""
-    started = Journal(home / "sessions" / result.session / "journal.jsonl").read()[0]
-    with Worker(TORCH_MODULES, home / "logs") as worker:
-        outcome = worker.run(
-            "tools.workloads.loading:materialize",
-            {"spec": started.payload["spec"]["workload"], "home": str(home)},
-            label="load",
-            limit_s=COMPARISON_LIMIT_S,
-        )
-    if not isinstance(outcome, Returned):
-        sys.exit(f"the workload could not be loaded: {outcome}")
     return outcome.value
 
 
