@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.contexts import make_context
 from agent.graph import build_graph
-from agent.policy import POLICY_VERSION, DefaultPolicy
+from agent.policy import POLICY_VERSION
 from agent.recorded import evidence_of, loaded_of
-from agent.session import RECURSION_LIMIT, threads_of
+from agent.session import RECURSION_LIMIT
 from nodes.context import STATE_VERSION, Context
-from tools.bench import Bench, NotMeasuredError
+from tools.bench import NotMeasuredError
 from tools.contracts import Decision
 from tools.ledger import Ledger
 from tools.observer import Silent
@@ -108,35 +109,8 @@ def context_of(record: SessionRecord, home: Path) -> Context:
     Raises:
         StorageError: the session was never loaded, or its evidence is missing.
     """
-    started, loaded = record.started, loaded_of(record)
-    ledger = Ledger(None)
-    bench = Bench(
-        home=home,
-        session=started.session,
-        workload=loaded.workload,
-        hardware=started.hardware,
-        versions=started.versions,
-        threads=threads_of(loaded, started.hardware),
-        store=None,
-        observer=Silent(),
-        recorded=evidence_of(record, home),
-        protocol=started.protocol,
-        limits=loaded.limits,
-        on_evidence=ledger.use,
-    )
-    return Context(
-        spec=loaded.spec,
-        bench=bench,
-        policy=DefaultPolicy(),
-        ledger=ledger,
-        observer=bench.observer,
-        session=started.session,
-        session_dir=record.folder,
-        created=started.created,
-        tracking_uri=started.tracking_uri,
-        availability=started.availability,
-        loading_s=loaded.loading_s,
-        training_s=loaded.training_s,
+    return make_context(
+        record, loaded_of(record), home, Ledger(None), recorded=evidence_of(record, home), observer=Silent()
     )
 
 

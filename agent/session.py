@@ -15,10 +15,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.loading import load, read_spec
 from agent.signals import InterruptedSessionError, stop_on_signals
-from tools.bench import Bench
 from tools.contracts import PROTOCOL_VERSION, Hardware
 from tools.errors import InfertuneError, StorageError
 from tools.evidence import EvidenceStore
@@ -33,6 +33,9 @@ from tools.report.format import objective as format_objective
 from tools.result import SessionResult
 from tools.runtimes import availabilities
 from tools.worker import LIGHT_MODULES, TORCH_MODULES, Worker
+
+if TYPE_CHECKING:
+    from nodes.context import Context
 
 RECURSION_LIMIT = 100
 """Steps of the graph: an optimization takes about a dozen."""
@@ -137,6 +140,8 @@ def read_result(folder: Path) -> SessionResult:
 
 def _run(home: Path, record: SessionRecord, journal: Journal, observer: Observer, began: float) -> SessionResult:
     """Load the workload, run the graph, and return the result."""
+    from agent.contexts import make_context
+
     started = record.started
     folder = record.folder
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home / "cache" / "inductor"))
@@ -167,65 +172,41 @@ def _run(home: Path, record: SessionRecord, journal: Journal, observer: Observer
         known = store.get_all(record.evidence)
         before_s += sum(e.seconds for e in known if e.session == started.session)
         machine = Machine(torch_worker, light_worker, observer, loaded.limits.trial_s)
-        bench = Bench(
-            home=home,
-            session=started.session,
-            workload=loaded.workload,
-            hardware=started.hardware,
-            versions=started.versions,
-            threads=threads_of(loaded, started.hardware),
-            store=store,
-            observer=observer,
-            machine=machine,
+        context = make_context(
+            record,
+            loaded,
+            home,
+            ledger,
             recorded=known,
-            limits=loaded.limits,
-            on_evidence=ledger.use,
-            fresh=started.fresh,
+            observer=observer,
+            store=store,
+            machine=machine,
+            wall_s=lambda: time.monotonic() - began + before_s,
         )
         with stop_on_signals(machine, observer):
-            result = _run_graph(record, loaded, bench, ledger, began - before_s)
+            _run_graph(context)
+    result = read_result(folder)
     journal.append("finished", {"result": str(folder / RESULT), "verdict": result.verdict})
     return result
 
 
-def threads_of(loaded: Loaded, hardware: Hardware) -> int:
-    """Return the CPU threads that a replica has."""
-    return loaded.spec.hardware.threads or hardware.cores
-
-
-def _run_graph(record: SessionRecord, loaded: Loaded, bench: Bench, ledger: Ledger, began: float) -> SessionResult:
-    """Run the graph from its start to its end."""
+def _run_graph(context: Context) -> None:
+    """Run the graph from its start to its end, which leaves a result."""
     from langgraph.checkpoint.sqlite import SqliteSaver
 
     from agent.graph import build_graph
-    from agent.policy import DefaultPolicy
-    from nodes.context import STATE_VERSION, Context
+    from nodes.context import STATE_VERSION
 
-    started = record.started
-    context = Context(
-        spec=loaded.spec,
-        bench=bench,
-        policy=DefaultPolicy(),
-        ledger=ledger,
-        observer=bench.observer,
-        session=started.session,
-        session_dir=record.folder,
-        created=started.created,
-        tracking_uri=started.tracking_uri,
-        availability=started.availability,
-        loading_s=loaded.loading_s,
-        training_s=loaded.training_s,
-        wall_s=lambda: time.monotonic() - began,
-    )
-    path = bench.home / "checkpoints.db"
+    session = context.session
+    path = context.bench.home / "checkpoints.db"
     try:
         with contextlib.closing(sqlite3.connect(path, check_same_thread=False, timeout=30)) as connection:
             saver = SqliteSaver(connection)
             saver.setup()
-            saver.delete_thread(started.session)  # of a run that was killed: the journal knows more than its checkpoint
+            saver.delete_thread(session)  # of a run that was killed: the journal knows more than its checkpoint
             build_graph().compile(checkpointer=saver).invoke(
-                {"schema_version": STATE_VERSION, "session": started.session},
-                {"configurable": {"thread_id": started.session}, "recursion_limit": RECURSION_LIMIT},
+                {"schema_version": STATE_VERSION, "session": session},
+                {"configurable": {"thread_id": session}, "recursion_limit": RECURSION_LIMIT},
                 context=context,
                 durability="sync",
             )
@@ -235,7 +216,6 @@ def _run_graph(record: SessionRecord, loaded: Loaded, bench: Bench, ledger: Ledg
             where=str(path),
             fix="Free some space, move the file away, or point INFERTUNE_HOME to a folder that you can write.",
         ) from error
-    return read_result(record.folder)
 
 
 def _with_relative_inputs(loaded: Loaded, folder: Path) -> dict[str, object]:
