@@ -565,7 +565,7 @@ def small_roofline(monkeypatch):
 
 
 def test_the_roofline_is_measured(small_roofline):
-    peaks = Roofline.model_validate(roofline_module.measure_roofline(MACHINE.model_dump(mode="json"), 1))
+    peaks = roofline_module.roofline(MACHINE, 1)
     assert peaks.fp32_gflops > 0
     assert peaks.memory_gb_per_s > 0
     assert peaks.bf16_gflops is None

@@ -42,6 +42,7 @@ KERNEL_FLAGS = (
 """The CPU features by which libraries choose their kernels, as Linux spells them in `/proc/cpuinfo`."""
 
 LIBRARIES = (
+    "infertune",
     "torch",
     "torchvision",
     "onnxruntime",
@@ -51,7 +52,7 @@ LIBRARIES = (
     "nncf",
     "numpy",
 )
-"""Distributions whose version can change a measurement."""
+"""Distributions whose version can change a measurement: infertune's own, since its transforms may."""
 
 NO_LIMIT_BYTES = 2**62
 """An unlimited memory control group of version 1 reads 2^63 less a page."""

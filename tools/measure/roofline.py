@@ -15,8 +15,6 @@ import numpy.typing as npt
 
 from tools.contracts import Hardware, Roofline
 from tools.hardware import has_bf16_kernels, last_level_cache_bytes
-from tools.measure.noise import NoiseMeter
-from tools.worker import stage
 
 if TYPE_CHECKING:
     import torch
@@ -34,22 +32,6 @@ MEMORY_SHARE = 0.1
 LEAST_COPY_BYTES = 64 * 2**20
 
 Matrix = npt.NDArray[Any]
-
-
-def measure_roofline(hardware: dict[str, Any], threads: int) -> dict[str, Any]:
-    """Measure the roofline; a worker's task.
-
-    Args:
-        hardware: a `Hardware`, as JSON.
-        threads: CPU threads to use.
-
-    Returns:
-        A `Roofline`, as JSON.
-    """
-    stage("waiting for a quiet machine")
-    disturbed = NoiseMeter(threads).wait_until_quiet()
-    stage("measuring the machine's peak")
-    return noted(roofline(Hardware.model_validate(hardware), threads), disturbed).model_dump(mode="json")
 
 
 def noted(peaks: Roofline, disturbed: str | None) -> Roofline:
