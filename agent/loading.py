@@ -8,14 +8,14 @@ from typing import Any
 
 from agent.signals import leave_on_ctrl_c
 from tools.artifacts import is_intact, write_file
-from tools.contracts import WorkloadInfo
+from tools.contracts import ArtifactRef, DatasetRef, WorkloadInfo
 from tools.errors import SpecError, WorkloadError
 from tools.limits import BenchLimits
 from tools.machine import run_task
 from tools.observer import Observer
 from tools.outcomes import reason
 from tools.record import Loaded, SessionRecord
-from tools.spec import TuningSpec, load_spec
+from tools.spec import SearchSpec, TuningSpec, load_spec
 from tools.worker import Returned, Worker
 from tools.workloads.bundled import BUNDLED, bundled_spec
 
@@ -78,7 +78,7 @@ def load(record: SessionRecord, home: Path, worker: Worker, observer: Observer) 
     workload = loaded.workload
     if not changed and not _is_there(workload):
         workload = _materialize(loaded.spec, home, worker, observer)
-        changed = [] if workload.digest == loaded.workload.digest else ["model or data"]
+        changed = [] if _named(workload) == _named(loaded.workload) else ["model or data"]
     if changed:
         raise WorkloadError(
             f"the workload changed since the session began ({', '.join(changed)}): what was measured no longer holds.",
@@ -97,6 +97,8 @@ def _load_first(record: SessionRecord, home: Path, worker: Worker, observer: Obs
     if started.time_budget_s is not None:
         budget = spec.budget.model_copy(update={"time_s": started.time_budget_s})
         spec = spec.model_copy(update={"budget": budget})
+    search = SearchSpec.model_validate({**spec.search.model_dump(mode="json"), **started.search})
+    spec = spec.model_copy(update={"search": search})
     spec = _with_own_trace(spec, record.folder)
     before = time.monotonic()
     workload = _materialize(spec, home, worker, observer)
@@ -154,7 +156,11 @@ def _materialize(spec: TuningSpec, home: Path, worker: Worker, observer: Observe
     value = run_or_raise(
         worker,
         "tools.workloads.loading:materialize",
-        {"spec": spec.workload.model_dump(mode="json"), "home": str(home)},
+        {
+            "spec": spec.workload.model_dump(mode="json"),
+            "home": str(home),
+            "students": None if spec.search.students is None else list(spec.search.students),
+        },
         label="load",
         limit_s=spec.budget.trial_s,
         observer=observer,
@@ -169,9 +175,15 @@ def _materialize(spec: TuningSpec, home: Path, worker: Worker, observer: Observe
     return info
 
 
+def _named(workload: WorkloadInfo) -> tuple[str, str | None]:
+    return workload.digest, None if workload.training is None else workload.training.digest
+
+
 def _is_there(workload: WorkloadInfo) -> bool:
     """Whether the model and the items are on disk as they were written."""
-    parts = (workload.source, workload.evaluation, workload.calibration)
+    parts: list[ArtifactRef | DatasetRef] = [workload.source, workload.evaluation, workload.calibration]
+    if workload.training is not None:
+        parts.append(workload.training)
     return all(Path(part.directory).is_dir() and is_intact(Path(part.directory), part.digest) for part in parts)
 
 

@@ -32,13 +32,14 @@ from tools.record import JOURNAL, LOCK, RESULT, Loaded, SessionRecord, Started, 
 from tools.report.format import objective as format_objective
 from tools.result import SessionResult
 from tools.runtimes import availabilities
+from tools.spec import SearchSpec
 from tools.worker import LIGHT_MODULES, TORCH_MODULES, Worker
 
 if TYPE_CHECKING:
     from nodes.context import Context
 
-RECURSION_LIMIT = 100
-"""Steps of the graph: an optimization takes about a dozen."""
+RECURSION_LIMIT = 2000
+"""Steps of the graph: an optimization takes some dozens."""
 MEMORY_SHARE = 0.8
 """Of the machine's memory that a trial may take when the spec does not say: the rest keeps the session alive."""
 
@@ -51,6 +52,8 @@ class Options:
     tracking_uri: str | None = None
     fresh: bool = False
     time_budget_s: float | None = None
+    search: SearchSpec | None = None
+    """In place of the spec's, as far as it says anything."""
 
 
 def home_directory(given: Path | None = None) -> Path:
@@ -86,6 +89,7 @@ def optimize(target: str, options: Options, observer: Observer, began: float | N
         tracking_uri=options.tracking_uri or default_tracking_uri(options.home),
         fresh=options.fresh,
         time_budget_s=options.time_budget_s,
+        search={} if options.search is None else options.search.model_dump(mode="json", exclude_unset=True),
         hardware=hardware,
         versions=library_versions(),
         availability=availabilities(hardware),

@@ -85,6 +85,10 @@ def write_artifact(
     factory: str | None = None,
     code: str | None = None,
     fixed_batch: int | None = None,
+    like: ArtifactRef | None = None,
+    student: str | None = None,
+    num_classes: int | None = None,
+    reshaped: bool = False,
 ) -> ArtifactRef:
     """Make an artifact whose model file `fill` writes into the folder it is given, named as in `model_file_name`.
 
@@ -96,12 +100,22 @@ def write_artifact(
         factory: for `torch`, what builds the module. Where its file lies does not count towards the digest.
         code: digest of the factory's source, which does.
         fixed_batch: the only batch size that the program takes.
+        like: for `torch`, another artifact of the same structure: what is not said otherwise is taken from it.
+        student: for `torch`, whose weights these are.
+        num_classes: for `torch`, what its factory is called with.
+        reshaped: for `torch`, whether layers were narrowed or left out.
     """
+    if like is not None:
+        factory, student = factory or like.factory, student or like.student
+        num_classes = num_classes or like.num_classes
+        fixed_batch, reshaped = fixed_batch or like.fixed_batch, reshaped or like.reshaped
+    structure = {"student": student, "num_classes": num_classes, "reshaped": reshaped or None}
     manifest = {
         "format": model_format.value,
         "precision": precision.value,
         "code": code,
         "fixed_batch": fixed_batch,
+        **{name: value for name, value in structure.items() if value is not None},
     }
 
     def fill_with_manifest(folder: Path) -> None:
@@ -118,6 +132,9 @@ def write_artifact(
         size_mb=size / 1e6,
         factory=factory,
         fixed_batch=fixed_batch,
+        student=student,
+        num_classes=num_classes,
+        reshaped=reshaped,
     )
 
 

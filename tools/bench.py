@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tools.contracts import (
@@ -52,16 +52,38 @@ class Bench(Inquiry):
             headline="where the time goes",
         )
 
-    def trial(self, recipe: Recipe, *, reference: Evidence | None, batch_size: int = 1, attempt: int = 1) -> Evidence:
+    def trial(
+        self,
+        recipe: Recipe,
+        *,
+        reference: Evidence | None,
+        batch_size: int = 1,
+        attempt: int = 1,
+        give_up_ms: float | None = None,
+        give_up_drop: float | None = None,
+    ) -> Evidence:
         """Build a candidate and measure it at one batch size, with its accuracy on the held-out items.
+
+        When to give up is no part of the question: a trial that was given up is an answer, and says so.
 
         Args:
             recipe: the candidate.
             reference: the baseline's trial, to pair the accuracy with; None when this is the baseline.
             batch_size: usually 1.
-            attempt: counts up when a trial that turned out unstable is repeated.
+            attempt: counts up when a trial is repeated, because it was unstable, or given up.
+            give_up_ms: a median clearly above this is not measured to the end.
+            give_up_drop: nor is an accuracy that clearly drops by more than this.
         """
-        return self._measure(EvidenceKind.TRIAL, recipe, [batch_size], reference, with_accuracy=True, attempt=attempt)
+        limits = {"give_up_ms": give_up_ms, "give_up_drop": give_up_drop}
+        return self._measure(
+            EvidenceKind.TRIAL,
+            recipe,
+            [batch_size],
+            reference,
+            with_accuracy=True,
+            attempt=attempt,
+            give_up={name: value for name, value in limits.items() if value is not None},
+        )
 
     def sweep(self, recipe: Recipe, batch_sizes: Sequence[int]) -> Evidence:
         """Measure a candidate at rising batch sizes; stops early where throughput no longer rises."""
@@ -191,6 +213,7 @@ class Bench(Inquiry):
         point_s: float | None = None,
         enough_s: float | None = None,
         attempt: int = 1,
+        give_up: Mapping[str, float] | None = None,
     ) -> Evidence:
         if point_s is None:
             point_s = self.limits.screen_point_s if kind is EvidenceKind.TRIAL else self.limits.sweep_point_s
@@ -223,6 +246,7 @@ class Bench(Inquiry):
                 "enough_s": point_s if enough_s is None else enough_s,
                 "tolerate_noise": self.limits.tolerate_noise,
                 "build_s": time.perf_counter() - before,
+                **(give_up or {}),
             }
             needs_torch = get_runtime(recipe.runtime).needs_torch
             return task.run("tools.measure.trial:run_trial", arguments, needs_torch=needs_torch)
@@ -257,7 +281,4 @@ class Bench(Inquiry):
             "step": step.model_dump(mode="json"),
             "root": str(self.home / "artifacts"),
         }
-        outcome = task.run("tools.transforms:apply_step", arguments, needs_torch=True)
-        if isinstance(outcome, Returned):
-            return Returned(value={"kind": "build", "artifact": outcome.value})
-        return outcome
+        return task.run("tools.transforms:apply_step", arguments, needs_torch=True)

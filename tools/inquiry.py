@@ -32,6 +32,7 @@ from tools.limits import BenchLimits
 from tools.machine import INTERRUPTED, Machine
 from tools.observer import Observer
 from tools.outcomes import describe, from_task, is_lasting
+from tools.transforms import get_transform
 from tools.worker import TaskOutcome
 
 
@@ -185,8 +186,21 @@ class Inquiry:
                 "hardware": self.hardware.digest,
                 "versions": self.versions,
                 "protocol": self.protocol,
+                **self._learnt_from(recipe),
             }
         )
+
+    def _learnt_from(self, recipe: Recipe) -> dict[str, Any]:
+        """Return what a recipe that trains depends on beside the workload: what it learns from, and who learns."""
+        steps = [s for s in recipe.steps if get_transform(s.transform).needs_training]
+        if not steps:
+            return {}
+        students = {s.name: s.code for s in self.workload.students}
+        return {
+            "training": None if self.workload.training is None else self.workload.training.digest,
+            "loss": self.workload.code.get("loss"),
+            "students": [students.get(str(s.settings.get("student"))) for s in steps],
+        }
 
     def _known(self, question: str) -> Evidence | None:
         """Return the answer that stands: this session's own, or an earlier one's that says something about today.
@@ -219,6 +233,9 @@ class Inquiry:
     def here(self, artifact: ArtifactRef) -> ArtifactRef:
         """Return an artifact as it is found in this home, and with this workload's factory: both may have moved."""
         factory = None if artifact.factory is None else self.workload.source.factory
+        student = next((s for s in self.workload.students if s.name == artifact.student), None)
+        if student is not None and student.factory is not None:
+            factory = student.factory
         folder = self.home / "artifacts" / artifact.digest
         return artifact.model_copy(update={"directory": str(folder), "factory": factory})
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from tools.contracts import Availability, Contract, Decision, Hardware, Verdict, WorkloadInfo
 from tools.errors import StorageError
@@ -32,6 +32,8 @@ class Started(Contract):
     tracking_uri: str
     fresh: bool
     time_budget_s: float | None
+    search: dict[str, Any] = Field(default_factory=dict)
+    """Fields of the spec's `search` that were given on the command line."""
     hardware: Hardware
     versions: dict[str, str]
     availability: dict[str, Availability]

@@ -13,10 +13,11 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from tools.contracts import Contract
+from tools.contracts import Contract, Student
 from tools.errors import SpecError
 
 BUILTIN_METRICS = ("top1", "top5", "mse", "cosine")
+BUILTIN_LOSSES = ("cross_entropy", "mse")
 
 
 class SpecPart(Contract):
@@ -126,6 +127,27 @@ class BudgetSpec(SpecPart):
     )
 
 
+class SearchSpec(SpecPart):
+    """What the search may try. Without it: everything that can run here."""
+
+    only: tuple[str, ...] = Field((), description="names of runtimes and techniques; all others are left out")
+    exclude: tuple[str, ...] = Field((), description="names of runtimes and techniques that are left out")
+    students: tuple[str, ...] | None = Field(
+        None,
+        description="architectures that may learn from the model, as package.module:function or file.py:function, each "
+        "with @width=0.5,depth=0.5 where it is to be narrower or shallower; `same@width=0.5` is the model's own. "
+        "Default: smaller ones of its family, where they are known",
+    )
+    max_trials: int | None = Field(None, ge=1, description="stop after this many trials")
+
+    @field_validator("students")
+    @classmethod
+    def _student(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for student in value or ():
+            parse_student(student)
+        return value
+
+
 class WorkloadSpec(SpecPart):
     """The model, what to feed it, and how to score it."""
 
@@ -134,6 +156,15 @@ class WorkloadSpec(SpecPart):
     evaluation: DataSpec
     calibration: DataSpec | None = Field(
         None, description="for static quantization; default: a part of the evaluation data, then held out from it"
+    )
+    training: DataSpec | None = Field(
+        None,
+        description="to fine-tune and distil with; targets are needed for `loss` only. Default: nothing is trained",
+    )
+    loss: str | None = Field(
+        None,
+        description="cross_entropy, mse, or file.py:function(outputs, targets) -> scalar tensor, of tensors; "
+        "default: students learn from the model's outputs alone",
     )
     metric: str = Field("top1", description="top1, top5, mse, cosine, or file.py:function(outputs, targets) -> scores")
     higher_is_better: bool | None = Field(
@@ -150,6 +181,16 @@ class WorkloadSpec(SpecPart):
         if value not in BUILTIN_METRICS:
             if ":" not in value:
                 msg = f"unknown metric {value!r}: use one of {', '.join(BUILTIN_METRICS)}, or file.py:function"
+                raise ValueError(msg)
+            _check_code_reference(value)
+        return value
+
+    @field_validator("loss")
+    @classmethod
+    def _known_loss(cls, value: str | None) -> str | None:
+        if value is not None and value not in BUILTIN_LOSSES:
+            if ":" not in value:
+                msg = f"unknown loss {value!r}: use one of {', '.join(BUILTIN_LOSSES)}, or file.py:function"
                 raise ValueError(msg)
             _check_code_reference(value)
         return value
@@ -172,6 +213,7 @@ class TuningSpec(SpecPart):
     traffic: TrafficSpec | None = None
     hpa: HpaSpec | None = None
     budget: BudgetSpec = BudgetSpec()
+    search: SearchSpec = SearchSpec()
     seed: int = 0
 
 
@@ -240,9 +282,9 @@ def _absolute(spec: TuningSpec, base: Path) -> TuningSpec:
         return None if value is None else str((base / value).resolve())
 
     def code(value: str | None) -> str | None:
-        if value is None or value in BUILTIN_METRICS:
+        if value is None or value in (*BUILTIN_METRICS, *BUILTIN_LOSSES):
             return value
-        file, _, function = value.rpartition(":")
+        file, _, function = value.rpartition(":")  # what follows a function's name (a student's factors) stays
         return f"{(base / file).resolve()}:{function}" if file.endswith(".py") else value
 
     def data(value: DataSpec | None) -> DataSpec | None:
@@ -262,17 +304,54 @@ def _absolute(spec: TuningSpec, base: Path) -> TuningSpec:
             "model": model,
             "evaluation": data(workload.evaluation),
             "calibration": data(workload.calibration),
+            "training": data(workload.training),
+            "loss": code(workload.loss),
             "metric": code(workload.metric),
             "preprocess": code(workload.preprocess),
             "postprocess": code(workload.postprocess),
         }
     )
     update: dict[str, Any] = {"workload": workload}
+    if spec.search.students is not None:
+        students = tuple(s if s.startswith(SAME) else str(code(s)) for s in spec.search.students)
+        update["search"] = spec.search.model_copy(update={"students": students})
     if spec.traffic is not None and spec.traffic.trace is not None:
         update["traffic"] = spec.traffic.model_copy(update={"trace": path(spec.traffic.trace)})
     if spec.hpa is not None:
         update["hpa"] = spec.hpa.model_copy(update={"file": path(spec.hpa.file)})
     return spec.model_copy(update=update)
+
+
+SAME = "same"
+"""A student of the model's own architecture."""
+
+
+def parse_student(text: str) -> Student:
+    """Read `torchvision.models:resnet18`, `students.py:small@width=0.5` or `same@width=0.5,depth=0.5`.
+
+    Raises:
+        ValueError: it is none of these, or a factor is not above 0 and at most 1.
+    """
+    reference, _, factors = text.partition("@")
+    shares: dict[str, float] = {}
+    for factor in filter(None, factors.split(",")):
+        name, _, number = factor.partition("=")
+        try:
+            shares[name.strip()] = float(number)
+        except ValueError:
+            msg = f"student {text!r}: {factor!r} is not width=NUMBER or depth=NUMBER"
+            raise ValueError(msg) from None
+    if not set(shares) <= {"width", "depth"} or not all(0 < share <= 1 for share in shares.values()):
+        msg = f"student {text!r}: give width and depth only, each above 0 and at most 1"
+        raise ValueError(msg)
+    if reference == SAME:
+        if all(share == 1 for share in shares.values()):
+            msg = f"student {text!r} is the model itself: make it smaller, as in same@width=0.5"
+            raise ValueError(msg)
+        return Student(name=factors, **shares)
+    _check_code_reference(reference)
+    name = reference.rpartition(":")[2]
+    return Student(name=f"{name}@{factors}" if factors else name, factory=reference, **shares)
 
 
 def _check_code_reference(value: str) -> None:

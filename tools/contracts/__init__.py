@@ -20,12 +20,13 @@ from tools.contracts.results import (
     EdgeCaseResult,
     EndToEnd,
     LayerProfile,
+    LayerSensitivity,
     ProfileResult,
     Result,
     Roofline,
     TrialResult,
 )
-from tools.contracts.workload import ArtifactRef, DatasetRef, ModelFormat, Precision, TensorSpec, WorkloadInfo
+from tools.contracts.workload import ArtifactRef, DatasetRef, ModelFormat, Precision, Student, TensorSpec, WorkloadInfo
 
 __all__ = [
     "PROTOCOL_VERSION",
@@ -52,6 +53,7 @@ __all__ = [
     "JsonScalar",
     "Latency",
     "LayerProfile",
+    "LayerSensitivity",
     "Measured",
     "ModelFormat",
     "Option",
@@ -63,6 +65,7 @@ __all__ = [
     "Result",
     "Roofline",
     "Step",
+    "Student",
     "TensorSpec",
     "TimedOut",
     "TrialResult",

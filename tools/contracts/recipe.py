@@ -15,6 +15,16 @@ class Step(Contract):
     settings: dict[str, JsonScalar] = Field(default_factory=dict)
 
 
+_RESHAPING = ("distill", "prune", "finetune")
+_IMPLIED = ("max_s", "seed")
+"""Settings that follow from the session, and would only make names long."""
+
+
+def _told(step: Step) -> str:
+    extras = [str(v) if k == "student" else f"{k}={v}" for k, v in sorted(step.settings.items()) if k not in _IMPLIED]
+    return " ".join([step.transform, *extras])
+
+
 class Recipe(Contract):
     """Ordered transforms, then a runtime and its settings."""
 
@@ -25,10 +35,14 @@ class Recipe(Contract):
 
     @property
     def name(self) -> str:
-        """What a person calls it: `onnxruntime int8-static`, with settings that differ from the default."""
-        settings = [*(step.settings for step in self.steps), self.settings]
+        """What a person calls it: `onnxruntime int8-static`, with settings that differ from the default.
+
+        What was done to the model itself comes first: `distill resnet18, openvino int8-static`.
+        """
+        before = [_told(step) for step in self.steps if step.transform.startswith(_RESHAPING)]
+        settings = [*(s.settings for s in self.steps if not s.transform.startswith(_RESHAPING)), self.settings]
         extras = [f"{k}={v}" for part in settings for k, v in sorted(part.items()) if k != "precision"]
-        return " ".join([self.runtime, self.precision.value, *extras])
+        return ", ".join([*before, " ".join([self.runtime, self.precision.value, *extras])])
 
     @property
     def complexity(self) -> tuple[int, int]:

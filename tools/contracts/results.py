@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from tools.contracts.base import Contract, Interval, Latency
+from tools.contracts.base import Contract, Interval, JsonScalar, Latency
 from tools.contracts.workload import ArtifactRef
 
 
@@ -59,13 +59,32 @@ class TrialResult(Contract):
     (the baseline outputs' standard deviation)."""
     load_ms: float
     build_s: float
+    given_up: str | None = None
+    """Why it was not measured to the end: it is clearly too slow or too inaccurate. Its numbers rest on few samples."""
+
+
+class LayerSensitivity(Contract):
+    """What one layer costs in accuracy as an integer, and in time as a float."""
+
+    layer: str
+    drop: float
+    """How much more the metric drops with this layer in INT8 than with it in float; in the metric's unit."""
+    float_ms: float
+    """How many milliseconds more one item takes with this layer in float; 0 where the difference drowned in noise."""
+    kept_float: bool
 
 
 class BuildResult(Contract):
-    """An artifact that a recipe's transforms made."""
+    """An artifact that one transform made, and what the transform tells about it."""
 
     kind: Literal["build"] = "build"
     artifact: ArtifactRef
+    facts: dict[str, JsonScalar] = Field(default_factory=dict)
+    """Numbers by name: `parameters`, `flops` (of one item), `sparsity`, `nodes_before`, `nodes_after`, `epochs`, ..."""
+    sensitivity: tuple[LayerSensitivity, ...] = ()
+    """Of a transform that looked at each layer, the most sensitive first."""
+    notes: tuple[str, ...] = ()
+    """What a person should know, in sentences."""
 
 
 class LayerProfile(Contract):

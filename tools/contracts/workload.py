@@ -53,6 +53,10 @@ class Precision(StrEnum):
     FP16 = "fp16"
     INT8_DYNAMIC = "int8-dynamic"
     INT8_STATIC = "int8-static"
+    INT8_MIXED = "int8-mixed"
+    """Calibrated INT8, but for the layers that lose too much by it."""
+    INT4_WEIGHTS = "int4-weights"
+    """Weights of linear layers in 4 bits; the arithmetic is in float."""
 
     @property
     def is_float(self) -> bool:
@@ -72,6 +76,27 @@ class ArtifactRef(Contract):
     """For `torch`: the factory that builds the module which the weights belong to."""
     fixed_batch: int | None = None
     """The only batch size the program accepts, when it was exported with one; None when any will do."""
+    student: str | None = None
+    """For `torch`: the student that the weights belong to, by its name; None for the model's own architecture."""
+    num_classes: int | None = None
+    """For `torch`: what the factory is called with as `num_classes`, where it takes that."""
+    reshaped: bool = False
+    """For `torch`: layers were narrowed or left out. The weights say how (`tools.workloads.structure`)."""
+
+
+class Student(Contract):
+    """A smaller architecture that can learn from the model."""
+
+    name: str
+    """What a person calls it: `resnet18@width=0.5`, or `width=0.5` for the model's own architecture."""
+    factory: str | None = None
+    """Builds it, as `file.py:function` (absolute) or `package.module:function`; None for the model's own."""
+    code: str | None = None
+    """Digest of the factory's source."""
+    width: float = Field(default=1.0, gt=0, le=1)
+    """Share of each layer's channels that is kept."""
+    depth: float = Field(default=1.0, gt=0, le=1)
+    """Share of the repeated blocks that is kept."""
 
 
 class WorkloadInfo(Contract):
@@ -94,5 +119,13 @@ class WorkloadInfo(Contract):
     parameters: int
     code: dict[str, str] = Field(default_factory=dict)
     """The user's functions by role: name and digest of their source."""
+    architecture: str | None = None
+    """Qualified class name of a PyTorch model: `torchvision.models.resnet.ResNet`."""
+    training: DatasetRef | None = None
+    """Items to train with; without them nothing is fine-tuned. No part of the digest: only recipes that train ask."""
+    loss: str | None = None
+    """A built-in loss, or `file.py:function`, of outputs and targets; None to learn from the model's outputs alone."""
+    students: tuple[Student, ...] = ()
+    """What may learn from the model."""
     notes: tuple[str, ...] = ()
     """What was decided while loading, in sentences: a calibration split, a limit, a fixed batch."""

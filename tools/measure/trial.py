@@ -8,7 +8,7 @@ import io
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from tools.runtimes.onnxruntime_cuda import OnnxRuntimeCuda
 from tools.worker import emit, stage
 
 EVALUATION_BATCH = 32
+SLICE = 64
+"""Held-out items after which it is first asked whether a candidate is clearly too inaccurate."""
 FLAT_GAIN = 1.02
 """A doubling of the batch that raises throughput by less than this is flat; a sweep stops after two of them."""
 
@@ -46,6 +48,8 @@ def run_trial(
     build_s: float,
     enough_s: float = math.inf,
     tolerate_noise: bool = False,
+    give_up_ms: float = math.inf,
+    give_up_drop: float = math.inf,
 ) -> dict[str, Any]:
     """Measure a candidate and write its raw samples.
 
@@ -63,6 +67,8 @@ def run_trial(
         build_s: what making the artifact cost, for the record.
         enough_s: how long to go on, once there are enough samples for a p99, until the median settles.
         tolerate_noise: keep what was timed while other processes took the CPUs.
+        give_up_ms: a candidate whose median at the first batch size is clearly above this is measured no further.
+        give_up_drop: likewise one whose metric clearly drops by more.
 
     Returns:
         A `TrialResult`, dumped.
@@ -76,9 +82,9 @@ def run_trial(
     load_ms = 0.0
     found = find_counter()
     energy = found if isinstance(found, EnergyCounter) else None
-    limits = SamplingLimits(
-        max_s=point_max_s, enough_s=enough_s, hopeless_above_ms=_ceiling_ms(reference, batch_sizes[0])
-    )
+    ceiling_ms = min(_ceiling_ms(reference, batch_sizes[0]), give_up_ms)
+    limits = SamplingLimits(max_s=point_max_s, enough_s=enough_s, hopeless_above_ms=ceiling_ms)
+    given_up: str | None = None
     for size in _accepted(batch_sizes, made):
         stage(f"loading at batch {size}")
         before = time.perf_counter()
@@ -100,6 +106,10 @@ def run_trial(
             p99_ms=point.latency_ms.p99.value,
             throughput_rps=point.throughput_rps.value,
         )
+        first = points[0].latency_ms.p50
+        if first.low > ceiling_ms:
+            given_up = f"its median is clearly above {ceiling_ms:.3g} ms: it was timed with {first.n} calls only"
+            break
         if _flat(points):
             break
         del runner
@@ -107,8 +117,14 @@ def run_trial(
     if with_accuracy:
         stage("evaluating accuracy")
         size = made.fixed_batch or (1 if runtime.compiles_per_batch else EVALUATION_BATCH)
-        outputs = evaluate(runtime, made, parsed, info, size, threads)
-        accuracy, difference, scores = _accuracy(info, outputs, reference)
+        judge = Judge(info, reference, give_up_drop)
+        outputs = evaluate(
+            runtime, made, parsed, info, size, threads, enough=judge.look, slice_only=given_up is not None
+        )
+        accuracy, difference, scores = judge.accuracy(outputs)
+        if judge.seen < info.evaluation.n:
+            scored = f"{judge.seen} of {info.evaluation.n} held-out items were scored"
+            given_up = f"{given_up}, and {scored}" if given_up else f"its {info.metric} clearly drops too far: {scored}"
         arrays["scores"] = scores
         if reference is None:
             arrays |= {f"output_{i}": output for i, output in enumerate(outputs)}
@@ -122,6 +138,7 @@ def run_trial(
         output_difference=difference,
         load_ms=load_ms,
         build_s=build_s,
+        given_up=given_up,
     ).model_dump(mode="json")
 
 
@@ -154,11 +171,29 @@ def load_for(  # noqa: PLR0917  what a run is made of, in the order of the recip
 
 
 def evaluate(  # noqa: PLR0917  as `load_for`
-    runtime: Runtime, artifact: ArtifactRef, recipe: Recipe, workload: WorkloadInfo, size: int, threads: int
+    runtime: Runtime,
+    artifact: ArtifactRef,
+    recipe: Recipe,
+    workload: WorkloadInfo,
+    size: int,
+    threads: int,
+    *,
+    enough: Callable[[tuple[np.ndarray, ...]], bool] = lambda _: False,
+    slice_only: bool = False,
 ) -> tuple[np.ndarray, ...]:
-    """Run all held-out items and return the outputs, each of shape (n, ...).
+    """Run the held-out items and return the outputs, each of shape (n, ...).
 
     The last batch is filled up by repeating items, since some runtimes accept one batch size only.
+
+    Args:
+        runtime: loads the artifact.
+        artifact: what is evaluated.
+        recipe: its precision and settings.
+        workload: whose items.
+        size: items in a batch.
+        threads: CPU threads.
+        enough: asked after `SLICE` items, and each time there are twice as many: whether no more are needed.
+        slice_only: stop after the first `SLICE` items.
 
     Raises:
         WorkloadError: an output is not finite.
@@ -167,12 +202,18 @@ def evaluate(  # noqa: PLR0917  as `load_for`
 
     runner, _ = load_for(runtime, artifact, recipe, workload, size, threads)
     collected: list[list[np.ndarray]] = []
+    seen, look_at = 0, SLICE
     for inputs, kept in _batches(workload, size):
         outputs = runner(inputs)
         if not collected:
             collected = [[] for _ in outputs]
         for parts, output in zip(collected, outputs, strict=True):
             parts.append(np.array(output[:kept]))
+        seen += kept
+        if look_at <= seen < workload.evaluation.n:
+            look_at = 2 * seen
+            if slice_only or enough(tuple(np.concatenate(parts) for parts in collected)):
+                break
     outputs = tuple(np.concatenate(parts) for parts in collected)
     check_finite(outputs, [spec.name for spec in workload.outputs])
     return outputs
@@ -226,30 +267,59 @@ def _flat(points: list[BatchPoint]) -> bool:
     return last[1] < last[0] * FLAT_GAIN and last[2] < max(last[:2]) * FLAT_GAIN
 
 
-def _accuracy(
-    workload: WorkloadInfo, outputs: tuple[np.ndarray, ...], reference: str | None
-) -> tuple[Accuracy, float | None, Samples]:
-    from tools.workloads.datasets import load_targets
-    from tools.workloads.metrics import score
+class Judge:
+    """Scores a candidate's outputs against the targets, and pairs the scores with the baseline's.
 
-    before: tuple[np.ndarray, ...] | None = None
-    before_scores: Samples | None = None
-    if reference is not None:
-        with np.load(reference) as saved:
-            before = tuple(saved[f"output_{i}"] for i in range(len(outputs)))
-            before_scores = saved["scores"]
-    targets = load_targets(workload.evaluation)
-    # without labels, the baseline's own outputs are what to come close to
-    scores = score(workload.metric, outputs, targets, baseline=before or outputs)
-    against = scores if before_scores is None else before_scores
-    accuracy = Accuracy(
-        metric=workload.metric,
-        value=score_interval(scores),
-        drop=paired_drop(against, scores, higher_is_better=workload.higher_is_better),
-        changed_items=int((against != scores).sum()),
-    )
-    difference = None
-    if before is not None:
-        spread = float(before[0].std()) or 1.0
-        difference = float(np.abs(outputs[0] - before[0]).max()) / spread
-    return accuracy, difference, scores
+    Args:
+        workload: whose metric and targets.
+        reference: the baseline's raw file; None for the baseline itself.
+        give_up_drop: a drop that is clearly above this needs no more items.
+    """
+
+    def __init__(self, workload: WorkloadInfo, reference: str | None, give_up_drop: float) -> None:
+        from tools.workloads.datasets import load_targets
+
+        self._workload = workload
+        self._give_up_drop = give_up_drop
+        self._targets = load_targets(workload.evaluation)
+        self._before: tuple[np.ndarray, ...] | None = None
+        self._before_scores: Samples | None = None
+        self.seen = 0
+        if reference is not None:
+            with np.load(reference) as saved:
+                self._before = tuple(saved[f"output_{i}"] for i in range(len(workload.outputs)))
+                self._before_scores = saved["scores"]
+
+    def look(self, outputs: tuple[np.ndarray, ...]) -> bool:
+        """Whether the first items already tell that the metric drops too far, by all of its interval."""
+        if self._before is None or not math.isfinite(self._give_up_drop):
+            return False
+        accuracy, _, _ = self.accuracy(outputs)
+        return accuracy.drop.low > self._give_up_drop
+
+    def accuracy(self, outputs: tuple[np.ndarray, ...]) -> tuple[Accuracy, float | None, Samples]:
+        """Return the accuracy on the items that these outputs are of, the output difference, and each item's score.
+
+        Args:
+            outputs: each of shape (n, ...), of the first n items.
+        """
+        from tools.workloads.metrics import score
+
+        workload, n = self._workload, len(outputs[0])
+        self.seen = n
+        targets = None if self._targets is None else self._targets[:n]
+        before = None if self._before is None else tuple(output[:n] for output in self._before)
+        # without labels, the baseline's own outputs are what to come close to
+        scores = score(workload.metric, outputs, targets, baseline=before or outputs)
+        against = scores if self._before_scores is None else self._before_scores[:n]
+        accuracy = Accuracy(
+            metric=workload.metric,
+            value=score_interval(scores),
+            drop=paired_drop(against, scores, higher_is_better=workload.higher_is_better),
+            changed_items=int((against != scores).sum()),
+        )
+        difference = None
+        if before is not None:
+            spread = float(before[0].std()) or 1.0
+            difference = float(np.abs(outputs[0] - before[0]).max()) / spread
+        return accuracy, difference, scores

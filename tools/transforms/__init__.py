@@ -15,6 +15,10 @@ from tools.worker import stage
 __all__ = ["TRANSFORM_NAMES", "Stage", "Transform", "apply_step", "check_order", "get_transform"]
 
 _TRANSFORMS = {
+    "distill": "tools.transforms.distill:Distill",
+    "prune-channels": "tools.transforms.prune_channels:PruneChannels",
+    "prune-weights": "tools.transforms.prune_weights:PruneWeights",
+    "finetune": "tools.transforms.finetune:Finetune",
     "cast": "tools.transforms.cast:Cast",
     "script": "tools.transforms.script:Script",
     "export-onnx": "tools.transforms.export_onnx:ExportOnnx",
@@ -57,7 +61,7 @@ def check_order(source: ModelFormat, steps: Sequence[Step]) -> ModelFormat:
 
 
 def apply_step(artifact: dict[str, Any], workload: dict[str, Any], step: dict[str, Any], root: str) -> dict[str, Any]:
-    """Apply one step; a worker task, so everything is JSON. Returns the new artifact."""
+    """Apply one step; a worker task, so everything is JSON. Returns a `BuildResult`."""
     parsed = Step.model_validate(step)
     stage(f"applying {parsed.transform}")
     made = get_transform(parsed.transform).apply(

@@ -7,12 +7,17 @@ from enum import IntEnum
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from tools.contracts import ArtifactRef, JsonScalar, ModelFormat, WorkloadInfo
+from tools.contracts import ArtifactRef, BuildResult, JsonScalar, ModelFormat, WorkloadInfo
 
 
 class Stage(IntEnum):
     """Where a transform may stand in a recipe. Stages never go back, so an illegal order cannot be built."""
 
+    DISTILL = 10
+    """A smaller architecture takes the model's place, and learns from it."""
+    PRUNE = 20
+    FINETUNE = 25
+    """What pruning lost is learnt again."""
     CAST = 30
     EXPORT = 40
     CONVERT = 50
@@ -28,11 +33,13 @@ class Transform(Protocol):
     produces: ClassVar[ModelFormat]
     needs_calibration: ClassVar[bool]
     """Whether its result depends on the calibration data."""
+    needs_training: ClassVar[bool]
+    """Whether it trains, so that the workload must have training data."""
 
     def apply(
         self, artifact: ArtifactRef, workload: WorkloadInfo, settings: Mapping[str, JsonScalar], root: Path
-    ) -> ArtifactRef:
-        """Write the transformed artifact below `root`.
+    ) -> BuildResult:
+        """Write the transformed artifact below `root`, and say what there is to say about it.
 
         Raises:
             TransformError: this transform cannot work on this artifact; the message says why.

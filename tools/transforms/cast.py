@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tools.artifacts import model_file, model_file_name, write_artifact
-from tools.contracts import ArtifactRef, JsonScalar, ModelFormat, Precision, WorkloadInfo
+from tools.contracts import ArtifactRef, BuildResult, JsonScalar, ModelFormat, Precision, WorkloadInfo
 from tools.transforms.base import Stage
 
 
@@ -19,6 +19,7 @@ class Cast:
     consumes: ClassVar[frozenset[ModelFormat]] = frozenset({ModelFormat.TORCH})
     produces: ClassVar[ModelFormat] = ModelFormat.TORCH
     needs_calibration: ClassVar[bool] = False
+    needs_training: ClassVar[bool] = False
 
     def apply(
         self,
@@ -26,7 +27,7 @@ class Cast:
         workload: WorkloadInfo,  # noqa: ARG002  the protocol's signature
         settings: Mapping[str, JsonScalar],
         root: Path,
-    ) -> ArtifactRef:
+    ) -> BuildResult:
         """Cast every floating-point tensor of the weights file."""
         import torch
         from safetensors.torch import load_file
@@ -39,11 +40,11 @@ class Cast:
             name: tensor.to(dtype) if tensor.is_floating_point() else tensor
             for name, tensor in load_file(model_file(artifact)).items()
         }
-        return write_artifact(
+        made = write_artifact(
             root,
             ModelFormat.TORCH,
             precision,
             lambda folder: save_tensors(weights, folder / model_file_name(ModelFormat.TORCH)),
-            factory=artifact.factory,
-            fixed_batch=artifact.fixed_batch,
+            like=artifact,
         )
+        return BuildResult(artifact=made)

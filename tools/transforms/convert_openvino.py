@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tools.artifacts import model_file, model_file_name, write_artifact
-from tools.contracts import ArtifactRef, JsonScalar, ModelFormat, Precision, WorkloadInfo
+from tools.contracts import ArtifactRef, BuildResult, JsonScalar, ModelFormat, Precision, WorkloadInfo
 from tools.transforms.base import Stage
 
 
@@ -19,6 +19,7 @@ class ConvertOpenVino:
     consumes: ClassVar[frozenset[ModelFormat]] = frozenset({ModelFormat.ONNX, ModelFormat.TORCHSCRIPT, ModelFormat.PT2})
     produces: ClassVar[ModelFormat] = ModelFormat.OPENVINO
     needs_calibration: ClassVar[bool] = False
+    needs_training: ClassVar[bool] = False
 
     def apply(
         self,
@@ -26,7 +27,7 @@ class ConvertOpenVino:
         workload: WorkloadInfo,
         settings: Mapping[str, JsonScalar],  # noqa: ARG002
         root: Path,
-    ) -> ArtifactRef:
+    ) -> BuildResult:
         """Convert, and name the inputs as the workload names them."""
         import openvino as ov
 
@@ -34,7 +35,7 @@ class ConvertOpenVino:
             model = ov.convert_model(str(model_file(artifact)))
         else:
             model = _convert_torch(artifact, workload)
-        return save_openvino(model, root, Precision.FP32, artifact.fixed_batch)
+        return BuildResult(artifact=save_openvino(model, root, Precision.FP32, artifact.fixed_batch))
 
 
 def save_openvino(model: Any, root: Path, precision: Precision, fixed_batch: int | None) -> ArtifactRef:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tools.artifacts import model_file_name, write_artifact
-from tools.contracts import ArtifactRef, JsonScalar, ModelFormat, Precision, WorkloadInfo
+from tools.contracts import ArtifactRef, BuildResult, JsonScalar, ModelFormat, Precision, WorkloadInfo
 from tools.errors import TransformError
 from tools.transforms.base import Stage
 
@@ -21,6 +21,7 @@ class ExportOnnx:
     consumes: ClassVar[frozenset[ModelFormat]] = frozenset({ModelFormat.TORCH, ModelFormat.PT2})
     produces: ClassVar[ModelFormat] = ModelFormat.ONNX
     needs_calibration: ClassVar[bool] = False
+    needs_training: ClassVar[bool] = False
 
     def apply(
         self,
@@ -28,7 +29,7 @@ class ExportOnnx:
         workload: WorkloadInfo,
         settings: Mapping[str, JsonScalar],  # noqa: ARG002
         root: Path,
-    ) -> ArtifactRef:
+    ) -> BuildResult:
         """Export; a model that refuses a dynamic batch is exported with a fixed one, which the artifact then says."""
         import torch
 
@@ -68,7 +69,7 @@ class ExportOnnx:
         made = write_artifact(root, ModelFormat.ONNX, Precision.FP32, fill, fixed_batch=fixed)
         if made.size_mb == 0:
             raise TransformError("the exporter wrote an empty file.")
-        return made
+        return BuildResult(artifact=made)
 
 
 def _pt2(artifact: ArtifactRef) -> str:

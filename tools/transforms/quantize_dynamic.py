@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tools.artifacts import model_file, model_file_name, write_artifact
-from tools.contracts import ArtifactRef, JsonScalar, ModelFormat, Precision, WorkloadInfo
+from tools.contracts import ArtifactRef, BuildResult, JsonScalar, ModelFormat, Precision, WorkloadInfo
 from tools.transforms.base import Stage
 
 
@@ -20,6 +20,7 @@ class QuantizeDynamic:
     consumes: ClassVar[frozenset[ModelFormat]] = frozenset({ModelFormat.ONNX})
     produces: ClassVar[ModelFormat] = ModelFormat.ONNX
     needs_calibration: ClassVar[bool] = False
+    needs_training: ClassVar[bool] = False
 
     def apply(
         self,
@@ -27,7 +28,7 @@ class QuantizeDynamic:
         workload: WorkloadInfo,  # noqa: ARG002
         settings: Mapping[str, JsonScalar],  # noqa: ARG002
         root: Path,
-    ) -> ArtifactRef:
+    ) -> BuildResult:
         """Quantize every supported operator's weights, per channel where the operator allows it."""
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -39,9 +40,10 @@ class QuantizeDynamic:
                     str(prepared), str(folder / model_file_name(ModelFormat.ONNX)), weight_type=QuantType.QInt8
                 )
 
-            return write_artifact(
+            made = write_artifact(
                 root, ModelFormat.ONNX, Precision.INT8_DYNAMIC, fill, fixed_batch=artifact.fixed_batch
             )
+        return BuildResult(artifact=made)
 
 
 def prepare(artifact: ArtifactRef, scratch: Path) -> Path:

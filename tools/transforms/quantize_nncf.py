@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tools.artifacts import model_file
-from tools.contracts import ArtifactRef, JsonScalar, ModelFormat, Precision, WorkloadInfo
+from tools.contracts import ArtifactRef, BuildResult, JsonScalar, ModelFormat, Precision, WorkloadInfo
 from tools.errors import TransformError
 from tools.transforms.base import Stage
 from tools.transforms.convert_openvino import save_openvino
@@ -26,10 +26,11 @@ class QuantizeNncf:
     consumes: ClassVar[frozenset[ModelFormat]] = frozenset({ModelFormat.OPENVINO})
     produces: ClassVar[ModelFormat] = ModelFormat.OPENVINO
     needs_calibration: ClassVar[bool] = True
+    needs_training: ClassVar[bool] = False
 
     def apply(
         self, artifact: ArtifactRef, workload: WorkloadInfo, settings: Mapping[str, JsonScalar], root: Path
-    ) -> ArtifactRef:
+    ) -> BuildResult:
         """Calibrate and quantize."""
         import nncf
         import openvino as ov
@@ -44,4 +45,4 @@ class QuantizeNncf:
             preset=preset,
             subset_size=len(batches),
         )
-        return save_openvino(quantized, root, Precision.INT8_STATIC, artifact.fixed_batch)
+        return BuildResult(artifact=save_openvino(quantized, root, Precision.INT8_STATIC, artifact.fixed_batch))

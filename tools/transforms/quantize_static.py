@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from tools.artifacts import model_file_name, write_artifact
-from tools.contracts import ArtifactRef, JsonScalar, ModelFormat, Precision, WorkloadInfo
+from tools.contracts import ArtifactRef, BuildResult, JsonScalar, ModelFormat, Precision, WorkloadInfo
 from tools.transforms.base import Stage
 from tools.transforms.quantize_dynamic import prepare
 
@@ -29,10 +29,11 @@ class QuantizeStatic:
     consumes: ClassVar[frozenset[ModelFormat]] = frozenset({ModelFormat.ONNX})
     produces: ClassVar[ModelFormat] = ModelFormat.ONNX
     needs_calibration: ClassVar[bool] = True
+    needs_training: ClassVar[bool] = False
 
     def apply(
         self, artifact: ArtifactRef, workload: WorkloadInfo, settings: Mapping[str, JsonScalar], root: Path
-    ) -> ArtifactRef:
+    ) -> BuildResult:
         """Calibrate and quantize. Setting `reduce_range`: see the class."""
         from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
@@ -52,7 +53,8 @@ class QuantizeStatic:
                     calibrate_method=CalibrationMethod.MinMax,
                 )
 
-            return write_artifact(root, ModelFormat.ONNX, Precision.INT8_STATIC, fill, fixed_batch=artifact.fixed_batch)
+            made = write_artifact(root, ModelFormat.ONNX, Precision.INT8_STATIC, fill, fixed_batch=artifact.fixed_batch)
+        return BuildResult(artifact=made)
 
 
 class _Reader:

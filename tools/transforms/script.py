@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tools.artifacts import model_file_name, write_artifact
-from tools.contracts import ArtifactRef, JsonScalar, ModelFormat, Precision, WorkloadInfo
+from tools.contracts import ArtifactRef, BuildResult, JsonScalar, ModelFormat, Precision, WorkloadInfo
 from tools.transforms.base import Stage
 
 
@@ -20,6 +20,7 @@ class Script:
     consumes: ClassVar[frozenset[ModelFormat]] = frozenset({ModelFormat.TORCH, ModelFormat.PT2})
     produces: ClassVar[ModelFormat] = ModelFormat.TORCHSCRIPT
     needs_calibration: ClassVar[bool] = False
+    needs_training: ClassVar[bool] = False
 
     def apply(
         self,
@@ -27,7 +28,7 @@ class Script:
         workload: WorkloadInfo,
         settings: Mapping[str, JsonScalar],  # noqa: ARG002
         root: Path,
-    ) -> ArtifactRef:
+    ) -> BuildResult:
         """Trace, freeze, save."""
         import torch
 
@@ -44,10 +45,11 @@ class Script:
             else:
                 traced = torch.jit.trace(module, arguments, strict=False)  # type: ignore[no-untyped-call]
             frozen = torch.jit.freeze(traced.eval())
-            return write_artifact(
+            made = write_artifact(
                 root,
                 ModelFormat.TORCHSCRIPT,
                 Precision.FP32,
                 lambda folder: frozen.save(str(folder / model_file_name(ModelFormat.TORCHSCRIPT))),
                 fixed_batch=artifact.fixed_batch,
             )
+        return BuildResult(artifact=made)

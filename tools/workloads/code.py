@@ -47,7 +47,7 @@ def resolve(reference: str) -> Callable[..., Any]:
     return resolved
 
 
-def call(reference: str, *arguments: Any) -> Any:
+def call(reference: str, *arguments: Any, **keywords: Any) -> Any:
     """Resolve a reference and call it.
 
     Raises:
@@ -55,7 +55,7 @@ def call(reference: str, *arguments: Any) -> Any:
     """
     function = resolve(reference)
     with user_code(reference, f"calling `{reference.rpartition(':')[2]}`", function):
-        return function(*arguments)
+        return function(*arguments, **keywords)
 
 
 @contextlib.contextmanager

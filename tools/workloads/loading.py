@@ -13,27 +13,31 @@ from typing import Any
 import numpy as np
 
 from tools.artifacts import write_artifact
-from tools.contracts import ModelFormat, WorkloadInfo, digest_of
+from tools.contracts import DatasetRef, ModelFormat, WorkloadInfo, digest_of
 from tools.errors import WorkloadError
-from tools.spec import BUILTIN_METRICS, DataSpec, WorkloadSpec
+from tools.spec import BUILTIN_LOSSES, BUILTIN_METRICS, DataSpec, WorkloadSpec
 from tools.worker import stage
 from tools.workloads import code, metrics, probing
 from tools.workloads.batches import Items, read_items
 from tools.workloads.datasets import describe, tensor_specs, write_dataset
 from tools.workloads.sources import Source, fit_items, open_source
+from tools.workloads.students import identify
 
 _SPLIT_SEED = 0
 _SLICE = 16
 """Items that metric and postprocessing are tried on."""
 
 
-def materialize(spec: dict[str, Any], home: str, limit_calibration: int = 300) -> dict[str, Any]:
+def materialize(
+    spec: dict[str, Any], home: str, limit_calibration: int = 300, students: list[str] | None = None
+) -> dict[str, Any]:
     """Load model and data, check that they fit together, and write both below `home`.
 
     Args:
         spec: a `WorkloadSpec`, JSON-ready, with absolute paths.
         home: the model goes to `artifacts/`, the data to `data/`.
         limit_calibration: calibrate with at most this many items.
+        students: what may learn from the model, as in a spec; None for smaller ones of its family.
 
     Returns:
         A `WorkloadInfo`, JSON-ready.
@@ -70,6 +74,7 @@ def materialize(spec: dict[str, Any], home: str, limit_calibration: int = 300) -
     data = Path(home) / "data"
     evaluation_ref = write_dataset(data, evaluation.inputs, evaluation.targets)
     calibration_ref = write_dataset(data, calibration.inputs, calibration.targets)
+    training_ref, training_notes = _training(workload, source, evaluation, data)
     digests = code_digests(spec)
     digest = digest_of(
         {
@@ -78,7 +83,7 @@ def materialize(spec: dict[str, Any], home: str, limit_calibration: int = 300) -
             "calibration": calibration_ref.digest,
             "higher_is_better": better,
             "outputs": [o.name for o in found.outputs],
-            "code": digests,
+            "code": {role: name for role, name in digests.items() if role != "loss"},
         }
     )
     return WorkloadInfo(
@@ -96,8 +101,36 @@ def materialize(spec: dict[str, Any], home: str, limit_calibration: int = 300) -
         raw_evaluation=(workload.evaluation.factory or workload.evaluation.npz) if workload.preprocess else None,
         parameters=source.parameters,
         code=digests,
-        notes=notes,
+        architecture=source.architecture,
+        training=training_ref,
+        loss=workload.loss,
+        students=identify(students, source.architecture),
+        notes=(*notes, *training_notes),
     ).model_dump(mode="json")
+
+
+def _training(
+    workload: WorkloadSpec, source: Source, evaluation: Items, root: Path
+) -> tuple[DatasetRef | None, tuple[str, ...]]:
+    """Write the training items, where there are any, and say what is odd about them."""
+    if workload.training is None:
+        return None, ()
+    where = _named(workload.training)
+    items = fit_items(source, read_items(workload.training, preprocess=workload.preprocess), where)
+    _check_alike(evaluation, items, "training")
+    if workload.loss is not None and items.targets is None:
+        raise WorkloadError(
+            f"has no targets, and the loss {workload.loss} needs them.",
+            where=where,
+            fix="Yield (inputs, targets), or leave `workload.loss` out to learn from the model's outputs alone.",
+        )
+    notes = list(items.notes)
+    shared = len(_item_digests(evaluation) & _item_digests(items))
+    if shared:
+        notes.append(
+            f"{shared} training items are evaluation items too: the accuracy of what is trained is judged too kindly."
+        )
+    return write_dataset(root, items.inputs, items.targets), tuple(notes)
 
 
 def code_digests(spec: dict[str, Any]) -> dict[str, str]:
@@ -117,6 +150,7 @@ def code_digests(spec: dict[str, Any]) -> dict[str, str]:
         "metric": workload.metric,
         "preprocess": workload.preprocess,
         "postprocess": workload.postprocess,
+        "loss": workload.loss,
     }
     return {role: _identity(reference) for role, reference in roles.items() if reference is not None}
 
@@ -198,12 +232,12 @@ def _split(items: Items, limit: int, where: str) -> tuple[Items, Items]:
     return items.take(np.sort(order[count:])), items.take(np.sort(order[:count]))
 
 
-def _check_alike(evaluation: Items, calibration: Items) -> None:
-    expected, found = tensor_specs(evaluation.inputs), tensor_specs(calibration.inputs)
+def _check_alike(evaluation: Items, other: Items, role: str = "calibration") -> None:
+    expected, found = tensor_specs(evaluation.inputs), tensor_specs(other.inputs)
     if {s.name: s for s in expected} != {s.name: s for s in found}:
         raise WorkloadError(
-            f"calibration and evaluation items differ: {describe(found)}, and {describe(expected)}.",
-            where="workload.calibration",
+            f"{role} and evaluation items differ: {describe(found)}, and {describe(expected)}.",
+            where=f"workload.{role}",
         )
 
 
@@ -219,7 +253,7 @@ def _item_digests(items: Items) -> set[bytes]:
 
 def _identity(reference: str) -> str:
     """Return a built-in metric's name, or the name of a function with the digest of its source."""
-    if reference in BUILTIN_METRICS:
+    if reference in (*BUILTIN_METRICS, *BUILTIN_LOSSES):
         return reference
     return f"{reference.rpartition(':')[2]} {code.source_digest(reference)}"
 

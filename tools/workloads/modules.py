@@ -19,7 +19,7 @@ from tools.artifacts import model_file
 from tools.contracts import ArtifactRef, ModelFormat, Precision
 from tools.errors import WorkloadError
 from tools.workloads import code
-from tools.workloads.weights import load_weights, unreadable
+from tools.workloads.weights import load_weights, read_shapes, unreadable
 
 Array = npt.NDArray[Any]
 
@@ -44,22 +44,30 @@ def load_module(artifact: ArtifactRef) -> torch.nn.Module:
     if artifact.format is not ModelFormat.TORCH or artifact.factory is None:
         msg = f"{artifact.format} artifacts are not PyTorch modules"
         raise ValueError(msg)
-    module = build_module(artifact.factory)
+    module = build_module(artifact.factory, num_classes=artifact.num_classes)
     if artifact.precision in _HALF:
         module.to(_HALF[artifact.precision])
+    if artifact.reshaped:
+        from tools.workloads.structure import fit
+
+        fit(module, read_shapes(file))
     load_weights(module, file)
     return _for_inference(module)
 
 
-def build_module(factory: str) -> torch.nn.Module:
+def build_module(factory: str, *, num_classes: int | None = None) -> torch.nn.Module:
     """Call a factory, with the random numbers seeded so that a model without weights is the same each time.
+
+    Args:
+        factory: `file.py:function` or `package.module:function`.
+        num_classes: given to the factory by that name; None to call it without arguments.
 
     Raises:
         WorkloadError: it fails, or returns no `torch.nn.Module`, or one whose shapes are not known yet.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        module = code.call(factory)
+        module = code.call(factory, **({} if num_classes is None else {"num_classes": num_classes}))
     if not isinstance(module, torch.nn.Module):
         raise WorkloadError(f"must return a torch.nn.Module, not {type(module).__name__}.", where=factory)
     lazy = [name for name, value in module.named_parameters() if torch.nn.parameter.is_lazy(value)]

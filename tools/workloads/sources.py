@@ -37,6 +37,7 @@ class Source:
         fill: writes the files of the source artifact into a folder.
         declared: the inputs that the program itself names, in order; empty where only calling tells.
         by_position: a program that takes its declared inputs by position.
+        architecture: qualified class name of a module that a factory built.
         fixed_batch: the batch size written into the program.
     """
 
@@ -47,6 +48,7 @@ class Source:
     run: Callable[[Mapping[str, Array]], dict[str, Array]]
     fill: Callable[[Path], None]
     factory: str | None = None
+    architecture: str | None = None
     declared: tuple[Declared, ...] = ()
     by_position: bool = False
     fixed_batch: int | None = None
@@ -134,6 +136,7 @@ def _from_factory(factory: str, weights: str | None) -> Source:
         where=factory,
         format=ModelFormat.TORCH,
         factory=factory,
+        architecture=f"{type(module).__module__}.{type(module).__qualname__}",
         fill=fill,
         notes=notes,
         **_of_module(module, factory),

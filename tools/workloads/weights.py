@@ -47,6 +47,14 @@ def load_weights(module: torch.nn.Module, file: Path) -> None:
     module.load_state_dict(state, strict=False)  # strict was checked above, and knows of tied weights
 
 
+def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor in a safetensors file, without reading the tensors."""
+    import safetensors
+
+    with safetensors.safe_open(file, framework="numpy") as opened:
+        return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118  no mapping
+
+
 def save_weights(module: torch.nn.Module, file: Path) -> None:
     """Write a module's state dict as safetensors: the same bytes for the same weights, tied weights once.
 
