@@ -52,6 +52,18 @@ def optimize(
         float | None, typer.Option(min=1, help="Seconds after which no new trial is begun; overrides the spec.")
     ] = None,
     *,
+    max_trials: Annotated[int | None, typer.Option(min=1, help="Stop after this many trials.")] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated runtimes and techniques; all others are left out. The baseline stays."),
+    ] = None,
+    exclude: Annotated[str | None, typer.Option(help="Comma-separated runtimes and techniques to leave out.")] = None,
+    students: Annotated[
+        str | None,
+        typer.Option(
+            help="Comma-separated students, as in the spec's `search.students`: torchvision.models:resnet18@width=0.5."
+        ),
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Measure again what earlier sessions on this machine measured.")
     ] = False,
@@ -67,8 +79,15 @@ def optimize(
     """
     from agent.session import Options, home_directory
     from agent.session import optimize as run
+    from agent.wishes import search_wishes
 
-    options = Options(home=home_directory(home), tracking_uri=tracking_uri, fresh=fresh, time_budget_s=time_budget)
+    options = Options(
+        home=home_directory(home),
+        tracking_uri=tracking_uri,
+        fresh=fresh,
+        time_budget_s=time_budget,
+        search=search_wishes(only=only, exclude=exclude, students=students, max_trials=max_trials),
+    )
     with observing(output, target) as observer:
         result = run(target, options, observer, STARTED)
     finish(result, output)

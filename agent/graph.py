@@ -9,6 +9,7 @@ os.environ.setdefault("LANGGRAPH_STRICT_MSGPACK", "true")  # checkpoints hold pl
 from langgraph.graph import END, START, StateGraph
 
 from nodes.batch_tuning import batch_tuning
+from nodes.compression_evaluation import compression_evaluation
 from nodes.confirmation import confirmation
 from nodes.context import Context, TuningState
 from nodes.planner import next_experiment, planner
@@ -18,7 +19,13 @@ from nodes.report import report
 from nodes.runtime_evaluation import runtime_evaluation
 from nodes.scaling_recommendation import scaling_recommendation
 
-EXPERIMENTS = ("runtime_evaluation", "quantization_evaluation", "batch_tuning", "confirmation")
+EXPERIMENTS = (
+    "runtime_evaluation",
+    "quantization_evaluation",
+    "compression_evaluation",
+    "batch_tuning",
+    "confirmation",
+)
 
 
 def build_graph() -> StateGraph[TuningState, Context]:
@@ -29,6 +36,7 @@ def build_graph() -> StateGraph[TuningState, Context]:
         planner,
         runtime_evaluation,
         quantization_evaluation,
+        compression_evaluation,
         batch_tuning,
         confirmation,
         scaling_recommendation,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.signals import leave_on_ctrl_c
+from agent.wishes import with_wishes
 from tools.artifacts import is_intact, write_file
 from tools.contracts import ArtifactRef, DatasetRef, WorkloadInfo
 from tools.errors import SpecError, WorkloadError
@@ -15,7 +16,7 @@ from tools.machine import run_task
 from tools.observer import Observer
 from tools.outcomes import reason
 from tools.record import Loaded, SessionRecord
-from tools.spec import SearchSpec, TuningSpec, load_spec
+from tools.spec import TuningSpec, load_spec
 from tools.worker import Returned, Worker
 from tools.workloads.bundled import BUNDLED, bundled_spec
 
@@ -97,8 +98,7 @@ def _load_first(record: SessionRecord, home: Path, worker: Worker, observer: Obs
     if started.time_budget_s is not None:
         budget = spec.budget.model_copy(update={"time_s": started.time_budget_s})
         spec = spec.model_copy(update={"budget": budget})
-    search = SearchSpec.model_validate({**spec.search.model_dump(mode="json"), **started.search})
-    spec = spec.model_copy(update={"search": search})
+    spec = with_wishes(spec, started.search)
     spec = _with_own_trace(spec, record.folder)
     before = time.monotonic()
     workload = _materialize(spec, home, worker, observer)

@@ -12,13 +12,14 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent.loading import load, read_spec
 from agent.signals import InterruptedSessionError, stop_on_signals
+from agent.wishes import check_wishes, with_wishes
 from tools.contracts import PROTOCOL_VERSION, Hardware
 from tools.errors import InfertuneError, StorageError
 from tools.evidence import EvidenceStore
@@ -32,7 +33,6 @@ from tools.record import JOURNAL, LOCK, RESULT, Loaded, SessionRecord, Started, 
 from tools.report.format import objective as format_objective
 from tools.result import SessionResult
 from tools.runtimes import availabilities
-from tools.spec import SearchSpec
 from tools.worker import LIGHT_MODULES, TORCH_MODULES, Worker
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ class Options:
     tracking_uri: str | None = None
     fresh: bool = False
     time_budget_s: float | None = None
-    search: SearchSpec | None = None
-    """In place of the spec's, as far as it says anything."""
+    search: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the spec's `search`, in place of what it says."""
 
 
 def home_directory(given: Path | None = None) -> Path:
@@ -78,7 +78,8 @@ def optimize(target: str, options: Options, observer: Observer, began: float | N
     from tools.tracking.store import default_tracking_uri
 
     began = time.monotonic() if began is None else began
-    read_spec(target)  # before anything is written: a typo leaves no trace in the home directory
+    spec = read_spec(target)  # before anything is written: a typo leaves no trace in the home directory
+    check_wishes(with_wishes(spec, options.search).search)
     hardware = detect()
     created = dt.datetime.now(dt.UTC)
     session = f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -89,7 +90,7 @@ def optimize(target: str, options: Options, observer: Observer, began: float | N
         tracking_uri=options.tracking_uri or default_tracking_uri(options.home),
         fresh=options.fresh,
         time_budget_s=options.time_budget_s,
-        search={} if options.search is None else options.search.model_dump(mode="json", exclude_unset=True),
+        search=dict(options.search),
         hardware=hardware,
         versions=library_versions(),
         availability=availabilities(hardware),

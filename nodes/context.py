@@ -40,6 +40,8 @@ class Proposal(Contract):
     recipes: tuple[Recipe, ...] = ()
     batch_sizes: tuple[int, ...] = ()
     """For a sweep."""
+    considered: tuple[Option, ...] = ()
+    """What could have been done instead, with what is expected of it."""
     skipped: tuple[Option, ...] = ()
     """What could have been tried, and why it is not."""
     reason: str

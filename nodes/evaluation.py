@@ -6,16 +6,36 @@ from collections.abc import Iterable
 
 from nodes.context import Context, Proposal, TuningState, decision_id
 from tools.contracts import Decision, Evidence, EvidenceKind
-from tools.selection import as_option, cheapest, configurations, not_run_option
-from tools.view import Tried
+from tools.selection import as_option, cheapest, configurations, final_choice, not_run_option
+from tools.view import SessionView, Tried
+
+HOPELESS_TIMES = 3.0
+"""A recipe this much slower than the leader at the smallest batch does not catch up at larger ones."""
+CLEARLY_TOO_MUCH = 2.0
+"""A metric that drops by more than this many times what is allowed, by all of its interval, needs no more items."""
 
 
 def try_all(context: Context, proposal: Proposal) -> None:
     """Measure each proposed recipe while there is time; whatever becomes of it is evidence."""
     for recipe in proposal.recipes:
+        view = context.view()
         if context.bench.stopped or context.elapsed_s > context.spec.budget.time_s:
             return
-        context.bench.trial(recipe, reference=baseline_trial(context), batch_size=context.view().low_batch)
+        context.bench.trial(
+            recipe,
+            reference=baseline_trial(context),
+            batch_size=view.low_batch,
+            give_up_ms=hopeless_above_ms(view),
+            give_up_drop=CLEARLY_TOO_MUCH * view.spec.objective.max_accuracy_drop,
+        )
+
+
+def hopeless_above_ms(view: SessionView) -> float | None:
+    """Return the time at the smallest batch above which a candidate cannot win, whatever larger batches bring it."""
+    best, _ = final_choice(view)
+    if best is None or view.spec.objective.minimize == "size":
+        return None
+    return HOPELESS_TIMES * best.tried.first_point.latency_ms.p50.value
 
 
 def baseline_trial(context: Context) -> Evidence:

@@ -15,14 +15,14 @@ def planner(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any]:
     context = runtime.context
     context.observer.budget(context.elapsed_s, context.spec.budget.time_s)
     proposal = context.policy.next(context.view())
-    options = tuple(Option(name=recipe.name) for recipe in proposal.recipes) + proposal.skipped
+    options = (*(Option(name=recipe.name) for recipe in proposal.recipes), *proposal.considered, *proposal.skipped)
     decision = Decision(
         id=decision_id(state),
         node="planner",
         question="What next?",
         options=options,
         chosen=proposal.node,
-        rule="the first experiment in the policy's order that is still open and fits the time",
+        rule="the float runtimes first; then the largest expected improvement per second, until none is worth a trial",
         reason=proposal.reason,
     )
     return {"proposal": proposal.model_dump(mode="json"), "decisions": [context.record(decision)]}

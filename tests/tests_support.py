@@ -131,7 +131,10 @@ def compared(recipe, rival, ratio, *, batch=1, rival_batch=1):
 
 def crashed(recipe, *, sweep=False):
     return _evidence(
-        recipe, EvidenceKind.SWEEP if sweep else EvidenceKind.TRIAL, Crashed(stage="exporting", signal="SIGSEGV")
+        recipe,
+        EvidenceKind.SWEEP if sweep else EvidenceKind.TRIAL,
+        Crashed(stage="exporting", signal="SIGSEGV"),
+        {"batch_sizes": [1, 2] if sweep else [1]},
     )
 
 

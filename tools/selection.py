@@ -268,8 +268,9 @@ def untold(view: SessionView, configured: Configured) -> str | None:
 
 
 def standing(view: SessionView) -> list[Configured]:
-    """Return what can be chosen: all that ran, but for leaders that did not beat their rivals."""
-    return [c for c in configurations(view.ran) if is_baseline(view, c) or held(view, c) is not False]
+    """Return what can be chosen: all that ran to the end, but for leaders that did not beat their rivals."""
+    whole = [t for t in view.ran if t.given_up is None]
+    return [c for c in configurations(whole) if is_baseline(view, c) or held(view, c) is not False]
 
 
 def final_choice(view: SessionView) -> tuple[Configured | None, str]:

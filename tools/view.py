@@ -38,6 +38,8 @@ class Tried:
     accuracy: Accuracy | None = None
     output_difference: float | None = None
     seconds: float = 0.0
+    given_up: str | None = None
+    """Why it was not measured to the end; its numbers are no ground to choose it."""
 
     @property
     def name(self) -> str:
@@ -145,12 +147,12 @@ def _gather(items: Sequence[Evidence]) -> Tried:
     """Merge the trials and the sweeps of one recipe."""
     first = items[0]
     points: dict[int, BatchPoint] = {}
-    artifact, accuracy, difference = None, None, None
+    artifact, accuracy, difference, given_up = None, None, None, None
     for evidence in items:
         result = trial_result(evidence)
         if result is None:
             continue
-        artifact = result.artifact
+        artifact, given_up = result.artifact, result.given_up
         accuracy = result.accuracy or accuracy
         difference = result.output_difference if result.output_difference is not None else difference
         for point in result.points:
@@ -168,4 +170,5 @@ def _gather(items: Sequence[Evidence]) -> Tried:
         accuracy=accuracy,
         output_difference=difference,
         seconds=sum(e.seconds for e in items),
+        given_up=given_up,
     )

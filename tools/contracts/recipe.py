@@ -39,10 +39,15 @@ class Recipe(Contract):
 
         What was done to the model itself comes first: `distill resnet18, openvino int8-static`.
         """
-        before = [_told(step) for step in self.steps if step.transform.startswith(_RESHAPING)]
         settings = [*(s.settings for s in self.steps if not s.transform.startswith(_RESHAPING)), self.settings]
         extras = [f"{k}={v}" for part in settings for k, v in sorted(part.items()) if k != "precision"]
-        return ", ".join([*before, " ".join([self.runtime, self.precision.value, *extras])])
+        run = " ".join([self.runtime, self.precision.value, *extras])
+        return f"{self.variant}, {run}" if self.variant else run
+
+    @property
+    def variant(self) -> str:
+        """What was done to the model itself: `distill resnet18`; empty for the model as given."""
+        return ", ".join(_told(step) for step in self.steps if step.transform.startswith(_RESHAPING))
 
     @property
     def complexity(self) -> tuple[int, int]:

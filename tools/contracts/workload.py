@@ -82,6 +82,8 @@ class ArtifactRef(Contract):
     """For `torch`: what the factory is called with as `num_classes`, where it takes that."""
     reshaped: bool = False
     """For `torch`: layers were narrowed or left out. The weights say how (`tools.workloads.structure`)."""
+    fixed_length: int | None = None
+    """The only sequence length the program accepts, when it was exported with one: batches are padded to it."""
 
 
 class Student(Contract):
@@ -97,6 +99,26 @@ class Student(Contract):
     """Share of each layer's channels that is kept."""
     depth: float = Field(default=1.0, gt=0, le=1)
     """Share of the repeated blocks that is kept."""
+
+
+class SequenceInfo(Contract):
+    """Items of varying length, padded at the end to one. A batch is served no longer than its longest item is."""
+
+    mask: str | None = None
+    """The input of shape (n, length) that is 1 where there is a token."""
+    input: str | None = None
+    """Without a mask: the input that holds `pad` where there is no token."""
+    pad: int | float | None = None
+    axis: int = Field(default=1, ge=1)
+    """Of the inputs and outputs, the batch being axis 0. A mask has it as axis 1."""
+    inputs: tuple[str, ...]
+    """The inputs with that axis: those that are cut."""
+    fill: dict[str, int | float]
+    """What stands in each of these inputs where there is no token."""
+    outputs: tuple[str, ...] = ()
+    """The outputs with that axis: as long as the batch is."""
+    length: int = Field(ge=1)
+    """What the items are padded to."""
 
 
 class WorkloadInfo(Contract):
@@ -127,5 +149,7 @@ class WorkloadInfo(Contract):
     """A built-in loss, or `file.py:function`, of outputs and targets; None to learn from the model's outputs alone."""
     students: tuple[Student, ...] = ()
     """What may learn from the model."""
+    sequence: SequenceInfo | None = None
+    """How the items' lengths vary; None for items of one shape."""
     notes: tuple[str, ...] = ()
     """What was decided while loading, in sentences: a calibration split, a limit, a fixed batch."""
