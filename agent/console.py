@@ -28,6 +28,8 @@ _SHORT_NAMES = {
     "Size on disk": "size",
     "Peak memory": "memory",
 }
+_ROOMY = 90
+"""Columns from which there is room for wider gaps: values and intervals of both sides fit into 80 just so."""
 _DIFF_STYLES = {"added": "green", "removed": "red", "head": "dim", "same": ""}
 
 
@@ -45,12 +47,12 @@ def print_summary(result: SessionResult, console: Console) -> None:
     )
     if result.baseline is not None or result.best is not None:
         console.print()
-        console.print(_comparison(result))
+        console.print(_comparison(result, 1 if console.width >= _ROOMY else 0))
     _say(console, _took(result))
-    choices = [decision for decision in result.decisions if decision.node != "planner"]
-    if choices:
+    last = _last_decisions(result)
+    if last:
         _heading(console, "Decisions")
-        for decision in choices:
+        for decision in last:
             _item(console, Text.assemble((fmt.clean(decision.question), "dim"), " ", *_answer(decision)))
     if result.batch is not None:
         _heading(console, "Batch size")
@@ -81,17 +83,23 @@ def _took(result: SessionResult) -> Text:
     return Text.assemble(("took ", "dim"), fmt.seconds(seconds.total), (": " + ", ".join(parts), "dim"))
 
 
+def _last_decisions(result: SessionResult) -> list[Decision]:
+    """Return the last answer to each question but what comes next: an earlier one was overtaken by more evidence."""
+    answers = {(d.node, d.question): d for d in result.decisions if d.node != "planner"}
+    return sorted(answers.values(), key=result.decisions.index)
+
+
 def _answer(decision: Decision) -> tuple[tuple[str, str], str]:
     chosen, reason = rows.answer(decision)
     return (chosen, "bold"), f" {reason}" if reason else ""
 
 
-def _comparison(result: SessionResult) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+def _comparison(result: SessionResult, gap: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap, 0, 0))
     table.add_column("", no_wrap=True)
     for role, configuration in (("baseline", result.baseline), ("best", result.best)):
         name = "none" if configuration is None else f"{configuration.recipe}\nbatch {configuration.batch_size}"
-        shown = "\n".join(fmt.clean(line) for line in name.splitlines())
+        shown = "\n".join(fmt.clean(line).replace(", ", ",\n") for line in name.splitlines())
         table.add_column(Text.assemble((role + "\n", "dim"), shown), overflow="fold")
     table.add_column("\nratio", style="bold", no_wrap=True)
     for place, group in enumerate(rows.comparison(result)):

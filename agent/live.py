@@ -27,6 +27,8 @@ HINT = "Ctrl-C stops and keeps the best so far"
 
 _KEPT = 64
 _LONG_S = 30.0
+_SHORTEST_DETAIL = 8
+"""With fewer columns than this, nothing is said about what runs beside its name."""
 _OUTCOME_STYLES = {"measured": "green", "finished": "green", "unstable": "yellow", "cached": "dim green"}
 
 
@@ -69,6 +71,14 @@ class _Finished:
     outcome: str
     headline: str
     seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Running:
+    what: str
+    detail: str
+    since: float
+    expected_s: float | None
 
 
 class PlainLog:
@@ -137,7 +147,7 @@ class LiveView:
         self._began = clock()
         self._limit_s: float | None = None
         self._budget_seen = (0.0, self._began)
-        self._now: tuple[str, str, float, float | None] | None = None
+        self._running: list[_Running] = []
         self._doing = ""
         self._finished: deque[_Finished] = deque(maxlen=_KEPT)
         self._count = 0
@@ -161,7 +171,6 @@ class LiveView:
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._over = True
-            self._now = None
         self._live.stop()
 
     def about(self, *, objective: str, budget_s: float) -> None:
@@ -171,9 +180,9 @@ class LiveView:
             self._limit_s = budget_s
 
     def started(self, what: str, *, detail: str = "", expected_s: float | None = None) -> None:
-        """Show what runs now."""
+        """Show what runs now. What ran before is shown again when this has finished: a trial builds first."""
         with self._lock:
-            self._now = (fmt.clean(what), fmt.clean(detail), self._clock(), expected_s)
+            self._running.append(_Running(fmt.clean(what), fmt.clean(detail), self._clock(), expected_s))
             self._doing = ""
 
     def event(self, message: dict[str, Any]) -> None:
@@ -186,8 +195,10 @@ class LiveView:
         with self._lock:
             self._finished.append(_Finished(fmt.clean(what), outcome, fmt.clean(headline), seconds))
             self._count += 1
-            if self._now is not None and self._now[0] == fmt.clean(what):
-                self._now = None
+            ended = next((r for r in reversed(self._running) if r.what == fmt.clean(what)), None)
+            if ended is not None:
+                self._running.remove(ended)
+                self._doing = ""
 
     def finding(self, sentence: str) -> None:
         """Add to the list of findings."""
@@ -211,7 +222,7 @@ class LiveView:
     def _lines(self, width: int, height: int) -> list[Text]:
         """Compose at most `height` lines; the lists get what the fixed lines leave over."""
         head = [Text.assemble((self._workload, "bold"), ("  " + self._objective, "dim"))]
-        now = [] if self._over else [Text(), *self._running(width)]
+        now = [] if self._over else [Text(), *self._current(width)]
         foot = [] if self._over else [Text(), self._footer()]
         room = height - len(head) - len(now) - len(foot)
         findings_room = max(min(len(self._findings), (room - 4) // 3), 0)
@@ -231,17 +242,21 @@ class LiveView:
         more = f"  the last {shown} of {total}" if total > shown else ""
         return Text.assemble((title, "bold"), (more, "dim"))
 
-    def _running(self, width: int) -> list[Text]:
-        if self._now is None:
+    def _current(self, width: int) -> list[Text]:
+        if not self._running:
             return [Text("  between trials", style="dim"), Text()]
-        what, detail, since, expected_s = self._now
+        running = self._running[-1]
         spinner = self._spinner.render(self._clock())
-        elapsed = fmt.seconds(self._clock() - since)
-        if expected_s is not None:
-            elapsed += f" of about {fmt.seconds(expected_s)}"
-        first = Text.assemble(spinner if isinstance(spinner, Text) else "", " ", (what, "bold cyan"))
-        if detail:
-            first.append("  " + detail, style="dim")
+        elapsed = fmt.seconds(self._clock() - running.since)
+        if running.expected_s is not None:
+            elapsed += f" of about {fmt.seconds(running.expected_s)}"
+        name = fmt.squeeze(running.what, width - len(elapsed) - 4)
+        first = Text.assemble(spinner if isinstance(spinner, Text) else "", " ", (name, "bold cyan"))
+        outer = self._running[-2].what if len(self._running) > 1 else ""
+        detail = running.detail or (f"for {outer}" if outer else "")
+        room = width - len(elapsed) - first.cell_len - 4
+        if detail and room > _SHORTEST_DETAIL:
+            first.append("  " + fmt.squeeze(detail, room), style="dim")
         first.truncate(max(width - len(elapsed) - 2, 1), overflow="ellipsis", pad=True)
         first.append("  " + elapsed, style="cyan")
         return [first, Text("  " + self._doing, style="dim")]
@@ -249,7 +264,7 @@ class LiveView:
     def _row(self, finished: _Finished, width: int, name_width: int) -> Text:
         took = fmt.seconds(finished.seconds).rjust(12)
         outcome = finished.outcome.replace("_", " ")
-        name = Text("  " + finished.what)
+        name = Text("  " + fmt.squeeze(finished.what, name_width - 2))
         name.truncate(name_width, overflow="ellipsis", pad=True)
         style = _OUTCOME_STYLES.get(finished.outcome, "red")
         shown = finished.headline if finished.outcome == "measured" and finished.headline else ""

@@ -14,6 +14,8 @@ RATIOS = (0.3, 0.5)
 TRAINING_SHARE = 0.2
 """Of the session's time that one training may take."""
 LONGEST_TRAINING_S = 120
+SETTINGS = ("threads", "streams")
+"""Of runtimes, which the search tries."""
 SETTLED_PRECISIONS = (Precision.FP32, Precision.BF16, Precision.INT8_STATIC, Precision.INT8_MIXED)
 """What threads and streams are tried with."""
 
@@ -270,6 +272,7 @@ def techniques_of(recipe: Recipe) -> tuple[frozenset[str], ...]:
         found.append(frozenset(names))
     if recipe.precision in (Precision.BF16, Precision.FP16):
         found.append(frozenset({recipe.precision.value}))
+    found += [frozenset({name}) for name in recipe.settings]
     return tuple(found)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from agent.space import GROUPS, PLUMBING
+from agent.space import GROUPS, PLUMBING, SETTINGS
 from tools.contracts import Precision
 from tools.errors import SpecError
 from tools.runtimes import RUNTIME_NAMES
@@ -60,7 +60,7 @@ def check_wishes(search: SearchSpec) -> None:
         SpecError: a name is unknown.
     """
     techniques = {*TRANSFORM_NAMES} - PLUMBING
-    known = sorted({*RUNTIME_NAMES, *techniques, *GROUPS.values(), *(p.value for p in Precision), "int8"})
+    known = sorted({*RUNTIME_NAMES, *techniques, *GROUPS.values(), *SETTINGS, *(p.value for p in Precision), "int8"})
     for name in (*search.only, *search.exclude):
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)

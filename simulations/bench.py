@@ -32,6 +32,8 @@ from tools.result import SessionResult
 from tools.worker import LIGHT_MODULES, TORCH_MODULES, Returned, Worker
 
 WORKLOAD = "digits-resnet50"
+TIME_BUDGET_S = 600.0
+"""From a trained model to the choice."""
 COMPARISON_LIMIT_S = 600.0
 
 
@@ -46,7 +48,7 @@ def main() -> None:
     _overheads(console)
     home = home_directory()
     with observer_for(console, workload=WORKLOAD) as observer:
-        result = optimize(WORKLOAD, Options(home=home), observer)
+        result = optimize(WORKLOAD, Options(home=home, time_budget_s=TIME_BUDGET_S), observer)
     _frameworks(console, result, home)
     _looking_back(console, home / "sessions" / result.session)
     console.print(repeatability_table())

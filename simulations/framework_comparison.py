@@ -27,6 +27,8 @@ BATCH = 32
 ROUNDS = 12
 BLOCK_S = 0.2
 CALIBRATION_ITEMS = 200
+CLASSES = 10
+EXPERT_EPOCHS = 8
 
 Call = Callable[[np.ndarray], np.ndarray]
 """One batch of images (b, 3, 64, 64) float32 to logits (b, 10)."""
@@ -166,7 +168,34 @@ def _contenders(info: WorkloadInfo, scratch: Path, calibration: np.ndarray) -> d
         "OpenVINO as it comes": lambda: openvino(core.read_model(str(onnx_file))),
         "ONNX Runtime INT8 static": onnx_runtime_int8,
         "NNCF INT8 (OpenVINO)": nncf_int8,
+        "a ResNet-18 by hand, NNCF INT8": lambda: openvino(_small_by_hand(info, calibration)),
     }
+
+
+def _small_by_hand(info: WorkloadInfo, calibration: np.ndarray) -> Any:
+    """Train a ResNet-18 on the labels and quantize it: what an expert would do who has the training data."""
+    import nncf
+    import openvino as ov
+    import torch
+    import torchvision
+
+    from tools.workloads.bundled.training import TrainingPlan, train
+    from tools.workloads.datasets import load_inputs, load_targets
+
+    assert info.training is not None
+    labels = load_targets(info.training)
+    assert labels is not None
+    trained = train(
+        lambda: torchvision.models.resnet18(num_classes=CLASSES),
+        np.ascontiguousarray(load_inputs(info.training)[info.inputs[0].name]),
+        labels,
+        TrainingPlan(epochs=EXPERT_EPOCHS),
+        lambda epoch, loss: emit("training", epoch=epoch, epochs=EXPERT_EPOCHS, loss=loss),
+    )
+    shape = info.inputs[0].shape
+    model = ov.convert_model(trained, example_input=torch.zeros(2, *shape), input=[ov.PartialShape([-1, *shape])])
+    batches = list(np.split(calibration, len(calibration) // 10))
+    return nncf.quantize(model, nncf.Dataset(batches), subset_size=len(batches))
 
 
 def _chosen(artifact: dict[str, Any], recipe: dict[str, Any], name: str) -> Make:

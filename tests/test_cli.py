@@ -119,6 +119,7 @@ def test_graph_is_drawn_with_every_node(infertune):
         "planner",
         "runtime_evaluation",
         "quantization_evaluation",
+        "compression_evaluation",
         "batch_tuning",
         "confirmation",
         "scaling_recommendation",

@@ -157,14 +157,7 @@ def test_only_what_a_person_asks_for_is_tried():
     now = view()
     search = now.spec.search.model_copy(update={"only": ("onnxruntime", "quantize-static")})
     wished = replace(now, spec=now.spec.model_copy(update={"search": search}))
-    assert set(names(walk(wished, {}))) <= {
-        "onnxruntime fp32",
-        "onnxruntime int8-static",
-        "onnxruntime fp32 threads=1",
-        "onnxruntime fp32 streams=2",
-        "onnxruntime int8-static threads=1",
-        "onnxruntime int8-static streams=2",
-    }
+    assert set(names(walk(wished, {}))) == {"onnxruntime fp32", "onnxruntime int8-static"}
 
 
 def test_after_the_last_allowed_trial_the_leader_is_confirmed():

@@ -176,6 +176,16 @@ class Inquiry:
         self.observer.finished(what, outcome=outcome.outcome, headline=describe(evidence), seconds=seconds)
         return evidence
 
+    def recall(self, kind: EvidenceKind, recipe: Recipe, parameters: dict[str, Any]) -> Evidence | None:
+        """Use what is known of a question, whether or not its files are still there; None when nobody asked it."""
+        question = self._question(kind, recipe, parameters)
+        known = self._used.get(question) or self._recorded.get(question)
+        if known is None and self.store is not None and not self.fresh:
+            known = next((e for e in self.store.answers(question) if is_lasting(e.outcome)), None)
+        if known is not None:
+            self._use(question, known)
+        return known
+
     def _question(self, kind: EvidenceKind, recipe: Recipe, parameters: dict[str, Any]) -> str:
         return digest_of(
             {
