@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tools.contracts import ModelFormat, Option, Precision, Recipe, Step
+from tools.contracts import JsonScalar, ModelFormat, Option, Precision, Recipe, Step
 from tools.hardware import has_bf16_kernels, has_fp16_kernels, has_int8_kernels
 from tools.view import SessionView, Tried
 
 TORCH_FORMATS = (ModelFormat.TORCH, ModelFormat.PT2)
 RATIOS = (0.3, 0.5)
 """Shares of the channels that are pruned."""
+LINEAR_SHARE = 0.3
+"""Of the time that linear layers take, from which INT4 weights are tried."""
 TRAINING_SHARE = 0.2
 """Of the session's time that one training may take."""
 LONGEST_TRAINING_S = 120
@@ -18,6 +20,11 @@ SETTINGS = ("threads", "streams")
 """Of runtimes, which the search tries."""
 SETTLED_PRECISIONS = (Precision.FP32, Precision.BF16, Precision.INT8_STATIC, Precision.INT8_MIXED)
 """What threads and streams are tried with."""
+
+ZEROS = (
+    "single weights that are zero are stored and multiplied like all others on this hardware: "
+    "it saves neither size nor time"
+)
 
 _EXPORT = Step(transform="export-onnx")
 _SCRIPT = Step(transform="script")
@@ -47,6 +54,7 @@ def space(view: SessionView) -> Space:
     skipped: list[Option] = []
     variants, missing = _variants(view)
     skipped += missing
+    skipped.append(Option(name="prune-weights", rejected_because=ZEROS))
     for steps in variants:
         recipes, unsupported = _backends(view, steps)
         wanted += recipes
@@ -156,14 +164,35 @@ def _backends(view: SessionView, variant: Steps) -> tuple[list[Recipe], list[Opt
         ]
     elif source is ModelFormat.TORCHSCRIPT:
         wanted.append(Recipe(runtime="torchscript"))
+    if source is ModelFormat.TORCH:
+        wanted.append(
+            Recipe(
+                runtime="compiled",
+                steps=(*variant, Step(transform="quantize-pt2e", settings=_headroom(view))),
+                precision=Precision.INT8_STATIC,
+            )
+        )
     if source is not ModelFormat.TORCHSCRIPT:
         wanted += _onnx_backends(view, _exported(source, variant))
     wanted += _int8_openvino(view, variant)
+    if _is_mostly_linear(view):
+        compress = Step(transform="quantize-weights")
+        wanted.append(Recipe(runtime="openvino", steps=(*openvino, compress), precision=Precision.INT4_WEIGHTS))
     return wanted, skipped
 
 
+def _headroom(view: SessionView) -> dict[str, JsonScalar]:
+    """Return the setting that keeps products of 8 bits from saturating where there are no instructions for them."""
+    return {} if has_int8_kernels(view.hardware) else {"reduce_range": True}
+
+
+def _is_mostly_linear(view: SessionView) -> bool:
+    """Whether linear layers take enough of the time for smaller weights of theirs to matter."""
+    return view.profile is not None and view.profile.operators.get("linear", 0.0) >= LINEAR_SHARE
+
+
 def _onnx_backends(view: SessionView, exported: Steps) -> list[Recipe]:
-    static = {} if has_int8_kernels(view.hardware) else {"reduce_range": True}
+    static = _headroom(view)
     integer = Recipe(
         runtime="onnxruntime",
         steps=(*exported, Step(transform="quantize-static", settings=static)),
@@ -208,8 +237,11 @@ def _int8_openvino(view: SessionView, variant: Steps) -> list[Recipe]:
         ),
         precision=Precision.INT8_MIXED,
     )
-    gentler = [asymmetric, mixed] if _misses_accuracy(view, symmetric) else []
-    return [symmetric, *gentler]
+    gentler = [asymmetric, mixed]
+    if view.workload.training is not None and (variant or view.workload.source.format is ModelFormat.TORCH):
+        aware = Step(transform="quantize-aware", settings={"max_s": training_s(view)})
+        gentler.append(Recipe(runtime="openvino", steps=(*variant, aware), precision=Precision.INT8_STATIC))
+    return [symmetric, *(gentler if _misses_accuracy(view, symmetric) else [])]
 
 
 def _settings(view: SessionView) -> list[Recipe]:

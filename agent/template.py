@@ -26,6 +26,9 @@ workload:
     # limit: 1000                     # use at most so many items
   # calibration:                      # for static INT8; default: a part of the evaluation data
   #   factory: data.py:calibration
+  # training:                         # to distil and fine-tune with; without it nothing is trained
+  #   factory: data.py:training
+  # loss: cross_entropy               # or mse, or losses.py:function; default: the model's own outputs are learnt
   metric: top1                        # top1, top5, mse, cosine, or metric.py:function(outputs, targets)
   # preprocess: data.py:preprocess    # then the data are raw items, and preprocessing is timed in the profile
   # postprocess: data.py:postprocess
@@ -48,6 +51,14 @@ traffic:                              # for the number of replicas; exactly one 
 
 # hpa:
 #   file: hpa.yaml                    # the autoscaling/v2 HorizontalPodAutoscaler of today; it is never written to
+
+# search:                             # default: everything that can run here
+#   only: [openvino, quantization]    # runtimes and techniques; all others are left out
+#   exclude: [pruning]
+#   students:                         # what may learn from the model; default: smaller ones of its family
+#     - torchvision.models:resnet18
+#     - same@width=0.5                # the model's own architecture, narrower (or depth=0.5)
+#   max_trials: 20
 
 budget:
   time_s: 900                         # no new trial after this
