@@ -31,6 +31,13 @@ app.add_typer(cli_questions.app)
 app.add_typer(cli_evidence.app)
 
 
+class Executor(StrEnum):
+    """Where trials run."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 class SchemaOf(StrEnum):
     """Documents with a JSON schema."""
 
@@ -64,6 +71,12 @@ def optimize(
             help="Comma-separated students, as in the spec's `search.students`: torchvision.models:resnet18@width=0.5."
         ),
     ] = None,
+    executor: Annotated[
+        Executor, typer.Option(help="Where trials run: in workers on this machine, or placed by Ray.")
+    ] = Executor.LOCAL,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Running Ray cluster, host:port or auto; default: a Ray of its own.")
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Measure again what earlier sessions on this machine measured.")
     ] = False,
@@ -86,6 +99,8 @@ def optimize(
         tracking_uri=tracking_uri,
         fresh=fresh,
         time_budget_s=time_budget,
+        executor=executor,
+        ray_address=ray_address,
         search=search_wishes(only=only, exclude=exclude, students=students, max_trials=max_trials),
     )
     with observing(output, target) as observer:

@@ -71,5 +71,7 @@ def make_context(
         availability=started.availability,
         loading_s=loaded.loading_s,
         training_s=loaded.training_s,
+        proposed=loaded.proposed,
+        builders=loaded.builders,
         wall_s=wall_s,
     )

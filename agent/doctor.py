@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tools import plugins
 from tools.contracts import Availability
 from tools.hardware import detect, has_bf16_kernels, has_fp16_kernels, has_int8_kernels, library_versions
 from tools.measure.energy import find_counter
@@ -65,6 +66,7 @@ def examine() -> dict[str, Any]:
         "noise": NoiseMeter(hardware.cores).wait_until_quiet(LOOK_S),
         "kernels": [_dump(k) for k in kernels],
         "runtimes": [_dump(a) for a in availabilities(hardware).values()],
+        "plugins": [_dump(a) for a in plugins.examine()],
         "tools": [_dump(t) for t in tools],
         "versions": library_versions(),
     }
@@ -97,7 +99,7 @@ def print_report(found: dict[str, Any]) -> None:
     table = Table(box=None, pad_edge=False, show_header=True, header_style="bold")
     for column in ("", "here", "version, or why not and what would enable it"):
         table.add_column(column, overflow="fold")
-    for group in ("kernels", "runtimes", "tools"):
+    for group in ("kernels", "runtimes", "plugins", "tools"):
         for item in found[group]:
             detail = item["version"] or ""
             if not item["available"]:

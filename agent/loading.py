@@ -12,12 +12,12 @@ from tools.artifacts import is_intact, write_file
 from tools.contracts import ArtifactRef, DatasetRef, WorkloadInfo
 from tools.errors import SpecError, WorkloadError
 from tools.limits import BenchLimits
-from tools.machine import run_task
+from tools.machine import TaskRunner, run_task
 from tools.observer import Observer
 from tools.outcomes import reason
 from tools.record import Loaded, SessionRecord
 from tools.spec import TuningSpec, load_spec
-from tools.worker import Returned, Worker
+from tools.worker import Returned
 from tools.workloads.bundled import BUNDLED, bundled_spec
 
 TRAINING_LIMIT_S = 1800.0
@@ -52,7 +52,7 @@ def check_files(spec: TuningSpec) -> None:
         read_hpa(Path(spec.hpa.file))
 
 
-def load(record: SessionRecord, home: Path, worker: Worker, observer: Observer) -> Loaded:
+def load(record: SessionRecord, home: Path, worker: TaskRunner, observer: Observer) -> Loaded:
     """Return the session's workload: as its journal has it, if that is still what is on disk, else loaded now.
 
     Raises:
@@ -89,7 +89,7 @@ def load(record: SessionRecord, home: Path, worker: Worker, observer: Observer) 
     return loaded.model_copy(update={"workload": workload})
 
 
-def _load_first(record: SessionRecord, home: Path, worker: Worker, observer: Observer) -> Loaded:
+def _load_first(record: SessionRecord, home: Path, worker: TaskRunner, observer: Observer) -> Loaded:
     started = record.started
     spec = read_spec(started.target)
     training_s = 0.0
@@ -112,7 +112,7 @@ def _load_first(record: SessionRecord, home: Path, worker: Worker, observer: Obs
 
 
 def _prepare(
-    target: str, home: Path, worker: Worker, observer: Observer, session_dir: Path
+    target: str, home: Path, worker: TaskRunner, observer: Observer, session_dir: Path
 ) -> tuple[TuningSpec, float]:
     """Return the spec of a bundled workload with its weights in it, and the seconds that their training took."""
     started = time.monotonic()
@@ -149,7 +149,7 @@ def _with_own_trace(spec: TuningSpec, session_dir: Path) -> TuningSpec:
     return spec.model_copy(update={"traffic": spec.traffic.model_copy(update={"trace": str(copy)})})
 
 
-def _materialize(spec: TuningSpec, home: Path, worker: Worker, observer: Observer) -> WorkloadInfo:
+def _materialize(spec: TuningSpec, home: Path, worker: TaskRunner, observer: Observer) -> WorkloadInfo:
     what = f"load {spec.workload.name}"
     started = time.monotonic()
     observer.started(what)
@@ -188,7 +188,7 @@ def _is_there(workload: WorkloadInfo) -> bool:
 
 
 def run_or_raise(
-    worker: Worker, task: str, arguments: dict[str, Any], *, label: str, limit_s: float, observer: Observer
+    worker: TaskRunner, task: str, arguments: dict[str, Any], *, label: str, limit_s: float, observer: Observer
 ) -> Any:
     """Run a task that the session cannot do without.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.prospecting import Prospecting, prospecting
-from agent.search import Prospect, next_candidate
+from agent.search import LEAST_CHANCE, Choice, Prospect, next_candidate
 from agent.space import in_float, space, yardsticks
 from nodes.context import Proposal
 from tools.contracts import EvidenceKind, ModelFormat, Option, Recipe
@@ -92,9 +92,21 @@ def _search(view: SessionView) -> tuple[Proposal | None, str]:
     considered = tuple(_as_option(p, problem) for p in choice.prospects[:SHOWN] if p.candidate != choice.candidate)
     if target.swept:
         return _sweep((target.recipe,), choice.reason, considered), choice.reason
-    return Proposal(
-        node=_node_for(target.recipe), recipes=(target.recipe,), considered=considered, reason=choice.reason
-    ), choice.reason
+    recipes = (target.recipe, *_beside(target.recipe, choice, problem, view.builders - 1))
+    node = _node_for(target.recipe)
+    return Proposal(node=node, recipes=recipes, considered=considered, reason=choice.reason), choice.reason
+
+
+def _beside(first: Recipe, choice: Choice, problem: Prospecting, most: int) -> list[Recipe]:
+    """Return what is worth building at the same time, where several things can be: other models, to be trained yet."""
+    found: dict[str, Recipe] = {}
+    for prospect in choice.prospects:
+        target = problem.targets[prospect.candidate.key]
+        recipe = target.recipe
+        fresh = recipe.variant and not target.swept and recipe.variant != first.variant
+        if fresh and prospect.chance >= LEAST_CHANCE and set(prospect.candidate.parts) - problem.built:
+            found.setdefault(recipe.variant, recipe)
+    return list(found.values())[:most]
 
 
 def _node_for(recipe: Recipe) -> str:

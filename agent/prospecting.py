@@ -10,7 +10,7 @@ from agent.priors import Facts, feasible_prior, prior, size_prior
 from agent.search import Candidate, Seen
 from tools.contracts import BuildResult, EvidenceKind, Measured, Precision, Recipe, Student
 from tools.hardware import has_bf16_kernels, has_fp16_kernels, has_int8_kernels
-from tools.selection import Configured, breaches, configurations, figure
+from tools.selection import QUEUEING_FACTOR, Configured, breaches, configurations, figure
 from tools.view import SessionView, Tried
 
 PROMISING_BATCH = 16
@@ -20,7 +20,7 @@ SPREAD = 1.3
 PROCESS_SD = 0.02
 """Standard deviation of ln(figure) between two processes that run the same, beside what an interval knows of."""
 SWEEP_S = 15.0
-_BUILD_S = {
+BUILD_S = {
     "cast": 1.0,
     "script": 3.0,
     "convert-openvino": 2.0,
@@ -33,7 +33,8 @@ _BUILD_S = {
     "quantize-aware": 60.0,
     "prune-channels": 4.0,
 }
-_TRAINING_SHARE = 0.5
+"""What a transform takes before one was seen."""
+TRAINING_SHARE = 0.5
 """Of the time that a training may take, before one was seen."""
 _UNKNOWN_BUILD_S = 10.0
 _UNKNOWN_STUDENT_SHARE = 0.4
@@ -102,6 +103,22 @@ def prospecting(view: SessionView, recipes: tuple[Recipe, ...]) -> Prospecting:
     return Prospecting(tuple(candidates.values()), tuple(seen), built | tried_ones, targets)
 
 
+def slowest_gain(batch: int, baseline_ms: float, p99_ms: float | None) -> float:
+    """Return ln(gain in requests per second) below which batches of this size break the SLO.
+
+    A call of b requests at g times the baseline's rate takes b / g times as long as the baseline's call of one.
+
+    Args:
+        batch: b, above 1 with another's batch to wait for.
+        baseline_ms: median of the model as given, at batch 1.
+        p99_ms: the SLO; None for none.
+    """
+    if p99_ms is None:
+        return -math.inf
+    waiting = 1.0 if batch == 1 else QUEUEING_FACTOR
+    return math.log(waiting * SPREAD * baseline_ms * batch / p99_ms)
+
+
 def facts_of(view: SessionView, recipes: Iterable[Recipe]) -> Facts:
     """Return what is known of machine and model before the first trial."""
     precisions = {Precision.FP32.value, Precision.INT4_WEIGHTS.value}
@@ -152,8 +169,17 @@ def _candidate(view: SessionView, facts: Facts, recipe: Recipe, *, swept: bool) 
         parts=parts,
         measure_s=_usual_sweep_s(view) if swept else trial_s,
         feasible=feasible_prior(levels),
+        least_gain=_least_gain(view, swept=swept),
         name=f"{recipe.name} with the best batch" if swept else recipe.name,
     )
+
+
+def _least_gain(view: SessionView, *, swept: bool) -> float:
+    """Return what a candidate must gain to keep the SLO. Swept, it has smaller batches to fall back on."""
+    assert view.baseline is not None
+    if swept or view.spec.objective.minimize == "size":
+        return -math.inf
+    return slowest_gain(view.low_batch, view.baseline.first_point.latency_ms.p50.value, view.spec.objective.p99_ms)
 
 
 def _seen(view: SessionView, key: str, tried: Tried, sizes: list[int]) -> Seen:
@@ -195,8 +221,8 @@ def _usual_build_s(view: SessionView, recipe: Recipe, index: int) -> float:
     if same:
         return sum(same) / len(same)
     if "max_s" in step.settings:
-        return _TRAINING_SHARE * float(step.settings["max_s"] or 0.0)
-    return _BUILD_S.get(step.transform, _UNKNOWN_BUILD_S)
+        return TRAINING_SHARE * float(step.settings["max_s"] or 0.0)
+    return BUILD_S.get(step.transform, _UNKNOWN_BUILD_S)
 
 
 def _usual_trial_s(view: SessionView, recipe: Recipe) -> float:

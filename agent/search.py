@@ -55,6 +55,8 @@ class Candidate:
     """Expected seconds of measuring it once it is built."""
     feasible: float = 1.0
     """Belief that it keeps every constraint, before anything was measured."""
+    least_gain: float = -math.inf
+    """Below this gain it breaks the SLO: the same time that costs money is the one that a request waits."""
     name: str = ""
     """What a person calls it; the key, where there is none."""
 
@@ -179,11 +181,13 @@ def prospects_of(
     found = []
     for candidate, mean, sd, feasible in zip(open_ones, means, sds, chances, strict=True):
         seconds = candidate.measure_s + sum(s for part, s in candidate.parts.items() if part not in built)
+        least = candidate.least_gain
         if math.isinf(best):  # nothing is feasible yet: anything that is would be an improvement
-            improvement, likely = feasible * (1.0 + max(mean, 0.0)), feasible
+            likely = feasible * _normal_above(least, mean, sd)
+            improvement = likely * (1.0 + max(mean, 0.0))
         else:
-            improvement = feasible * expected_improvement(mean, sd, best)
-            likely = feasible * _normal_above(best + threshold, mean, sd)
+            improvement = feasible * expected_improvement(mean, sd, best, least)
+            likely = feasible * _normal_above(max(best + threshold, least), mean, sd)
         found.append(
             Prospect(
                 candidate=candidate,
@@ -267,9 +271,9 @@ def _likeness(left: Sequence[Candidate], right: Sequence[Candidate]) -> Array:
     return np.asarray(np.mean(alike, axis=0) ** 3)
 
 
-def expected_improvement(mean: float, sd: float, best: float) -> float:
-    """Return E[max(x - best, 0)] for x normal with this mean and standard deviation."""
-    z = (mean - best) / sd
+def expected_improvement(mean: float, sd: float, best: float, least: float = -math.inf) -> float:
+    """Return E[x - best] over x above both `best` and `least`, for x normal with this mean and standard deviation."""
+    z = (mean - max(best, least)) / sd
     density = math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
     return float((mean - best) * _normal_cdf(z) + sd * density)
 

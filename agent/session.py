@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 from agent.loading import load, read_spec
 from agent.signals import InterruptedSessionError, stop_on_signals
 from agent.wishes import check_wishes, with_wishes
+from tools import plugins
 from tools.contracts import PROTOCOL_VERSION, Hardware
 from tools.errors import InfertuneError, StorageError
 from tools.evidence import EvidenceStore
+from tools.executors import open_workers
 from tools.hardware import detect, library_versions
 from tools.journal import Journal
 from tools.ledger import Ledger
@@ -33,7 +35,6 @@ from tools.record import JOURNAL, LOCK, RESULT, Loaded, SessionRecord, Started, 
 from tools.report.format import objective as format_objective
 from tools.result import SessionResult
 from tools.runtimes import availabilities
-from tools.worker import LIGHT_MODULES, TORCH_MODULES, Worker
 
 if TYPE_CHECKING:
     from nodes.context import Context
@@ -54,6 +55,9 @@ class Options:
     time_budget_s: float | None = None
     search: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the spec's `search`, in place of what it says."""
+    executor: str = "local"
+    ray_address: str | None = None
+    """Of a running Ray cluster, for the executor `ray`."""
 
 
 def home_directory(given: Path | None = None) -> Path:
@@ -79,6 +83,7 @@ def optimize(target: str, options: Options, observer: Observer, began: float | N
 
     began = time.monotonic() if began is None else began
     spec = read_spec(target)  # before anything is written: a typo leaves no trace in the home directory
+    plugins.check()
     check_wishes(with_wishes(spec, options.search).search)
     hardware = detect()
     created = dt.datetime.now(dt.UTC)
@@ -91,8 +96,10 @@ def optimize(target: str, options: Options, observer: Observer, began: float | N
         fresh=options.fresh,
         time_budget_s=options.time_budget_s,
         search=dict(options.search),
+        executor=options.executor,
+        ray_address=options.ray_address,
         hardware=hardware,
-        versions=library_versions(),
+        versions=_versions(),
         availability=availabilities(hardware),
         policy=POLICY_VERSION,
         protocol=PROTOCOL_VERSION,
@@ -132,6 +139,11 @@ def resume(folder: Path, observer: Observer, began: float | None = None) -> Sess
         return _run(home, read_record(folder), journal, observer, began)
 
 
+def _versions() -> dict[str, str]:
+    """Return the versions of all that numbers depend on: plugins are libraries too."""
+    return {**library_versions(), **plugins.versions()}
+
+
 def read_result(folder: Path) -> SessionResult:
     """Read a session's `result.json`.
 
@@ -150,17 +162,22 @@ def _run(home: Path, record: SessionRecord, journal: Journal, observer: Observer
     started = record.started
     folder = record.folder
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home / "cache" / "inductor"))
-    logs = folder / "logs"
     store = EvidenceStore(home / "evidence.db")
     asked = read_spec(started.target) if record.loaded is None else record.loaded.spec
     limit_mb = asked.budget.trial_memory_mb or MEMORY_SHARE * started.hardware.memory_mb
-    with (
-        Worker(TORCH_MODULES, logs, memory_limit_mb=limit_mb) as torch_worker,
-        Worker(LIGHT_MODULES, logs, memory_limit_mb=limit_mb) as light_worker,
-    ):
+    with open_workers(
+        started.executor,
+        folder / "logs",
+        memory_limit_mb=limit_mb,
+        home=home,
+        hardware=started.hardware,
+        versions=started.versions,
+        observer=observer,
+        ray_address=started.ray_address,
+    ) as workers:
         before_s = 0.0 if record.loaded is None else record.loaded.loading_s + record.loaded.training_s
         try:
-            loaded = load(record, home, torch_worker, observer)
+            loaded = load(record, home, workers.torch, observer)
         except InterruptedSessionError:
             journal.append("interrupted", {"decisions": 0})
             raise
@@ -168,6 +185,9 @@ def _run(home: Path, record: SessionRecord, journal: Journal, observer: Observer
             journal.append("failed", {"reason": str(error)})
             raise
         if record.loaded is None:
+            proposed = plugins.proposals(loaded.workload, started.hardware, note=observer.finding)
+            builders = max(len(workers.builders), 1)
+            loaded = loaded.model_copy(update={"proposed": proposed, "builders": builders})
             journal.append("loaded", _with_relative_inputs(loaded, folder))
         spec = loaded.spec
         observer.about(objective=format_objective(spec.objective, spec.workload.metric), budget_s=spec.budget.time_s)
@@ -176,7 +196,8 @@ def _run(home: Path, record: SessionRecord, journal: Journal, observer: Observer
         ledger = Ledger(journal, evidence=record.evidence, decisions=record.decisions)
         known = store.get_all(record.evidence)
         before_s += sum(e.seconds for e in known if e.session == started.session)
-        machine = Machine(torch_worker, light_worker, observer, loaded.limits.trial_s)
+        limit_s = loaded.limits.trial_s
+        machine = Machine(workers.torch, workers.light, observer, limit_s, builders=workers.builders)
         context = make_context(
             record,
             loaded,
@@ -257,7 +278,7 @@ def _check_unchanged(record: SessionRecord) -> None:
     hardware = detect()
     for name in Hardware.model_fields:
         now[f"this machine's {name}"] = (str(getattr(started.hardware, name)), str(getattr(hardware, name)))
-    versions = library_versions()
+    versions = _versions()
     for name in sorted(started.versions.keys() | versions.keys()):
         now[name] = (started.versions.get(name, "absent"), versions.get(name, "absent"))
     changed = [f"{name} was {was} and is {is_now}" for name, (was, is_now) in now.items() if was != is_now]

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from types import FrameType
 
 from tools.errors import InfertuneError
-from tools.machine import Machine
+from tools.machine import Machine, TaskRunner
 from tools.observer import Observer
-from tools.worker import Worker
 
 
 class InterruptedSessionError(InfertuneError):
@@ -18,7 +17,7 @@ class InterruptedSessionError(InfertuneError):
 
 
 @contextlib.contextmanager
-def leave_on_ctrl_c(worker: Worker) -> Iterator[None]:
+def leave_on_ctrl_c(worker: TaskRunner) -> Iterator[None]:
     """Ctrl-C ends everything at once, even while the worker still imports its libraries: there is nothing to keep."""
 
     def handle(_number: int, _frame: FrameType | None) -> None:

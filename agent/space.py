@@ -60,7 +60,7 @@ def space(view: SessionView) -> Space:
         wanted += recipes
         if not steps:
             skipped += unsupported
-    wanted += _settings(view)
+    wanted += [*_settings(view), *view.proposed]
     unique = {r.digest: r for r in wanted}
     wished = {digest: _unwished(view, r) for digest, r in unique.items()}
     skipped += [Option(name=unique[d].name, rejected_because=why) for d, why in wished.items() if why is not None]

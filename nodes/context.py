@@ -78,6 +78,10 @@ class Context:
     """Seconds that loading the workload took."""
     training_s: float = 0.0
     """Seconds that training a bundled workload took."""
+    proposed: tuple[Recipe, ...] = ()
+    """What plugins propose to try."""
+    builders: int = 1
+    """How many things can be built at the same time."""
     wall_s: Callable[[], float] = lambda: 0.0
     """Seconds that a person has waited for this session, over all the processes that worked on it."""
 
@@ -100,6 +104,8 @@ class Context:
             evidence=tuple(self.ledger.evidence),
             elapsed_s=self.elapsed_s,
             stopped=self.bench.stopped,
+            proposed=self.proposed,
+            builders=self.builders,
         )
 
     def record(self, decision: Decision) -> dict[str, Any]:

@@ -16,7 +16,8 @@ CLEARLY_TOO_MUCH = 2.0
 
 
 def try_all(context: Context, proposal: Proposal) -> None:
-    """Measure each proposed recipe while there is time; whatever becomes of it is evidence."""
+    """Build the proposed recipes, then measure each while there is time; whatever becomes of it is evidence."""
+    context.bench.prepare(proposal.recipes)
     for recipe in proposal.recipes:
         view = context.view()
         if context.bench.stopped or context.elapsed_s > context.spec.budget.time_s:

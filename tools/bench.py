@@ -20,8 +20,9 @@ from tools.contracts import (
     Recipe,
     Step,
     Unstable,
+    digest_of,
 )
-from tools.inquiry import Inquiry, NotMeasuredError, Task
+from tools.inquiry import Inquiry, NotMeasuredError, Question, Task
 from tools.measure.comparison import FEWEST_PARTS
 from tools.outcomes import trial_result
 from tools.runtimes import get_runtime
@@ -29,6 +30,8 @@ from tools.transforms import check_order
 from tools.worker import Returned, TaskOutcome
 
 __all__ = ["Bench", "NotMeasuredError"]
+
+APPLY_STEP = "tools.transforms:apply_step"
 
 
 class Bench(Inquiry):
@@ -193,6 +196,35 @@ class Bench(Inquiry):
             headline=f"edge cases of {candidate.recipe.name}",
         )
 
+    def prepare(self, recipes: Sequence[Recipe]) -> None:
+        """Build what several recipes need before the first of them is timed: at the same time where that is possible.
+
+        A beginning that recipes share is built once. What cannot be built is an answer too; the trial will find it.
+        """
+        built: dict[tuple[str, ...], ArtifactRef] = {(): self.workload.source}  # by the digests of the beginnings
+        for length in range(max((len(r.steps) for r in recipes), default=0)):
+            longer = [r for r in recipes if len(r.steps) > length and _digests(r, length) in built]
+            wanted = {_digests(r, length + 1): r for r in longer}
+            questions = []
+            for recipe in wanted.values():
+                artifact = built[_digests(recipe, length)]
+                prefix, parameters = self._build_question(recipe, length, artifact)
+                step = recipe.steps[length]
+                questions.append(
+                    Question(
+                        kind=EvidenceKind.BUILD,
+                        recipe=prefix,
+                        parameters=parameters,
+                        task=APPLY_STEP,
+                        arguments=self._step_arguments(artifact, step),
+                        headline=step.transform,
+                    )
+                )
+            for beginning, evidence in zip(wanted, self.ask_all(questions), strict=True):
+                match evidence:
+                    case Evidence(outcome=Measured(result=BuildResult(artifact=made))):
+                        built[beginning] = self.here(made)
+
     def artifact_of(self, trial: Evidence) -> ArtifactRef | TaskOutcome:
         """Return the files of a measured candidate, made again where they were lost or damaged on disk."""
         result = trial_result(trial)
@@ -294,10 +326,17 @@ class Bench(Inquiry):
                     return
 
     def _run_step(self, artifact: ArtifactRef, step: Step, task: Task) -> TaskOutcome:
-        arguments = {
+        return task.run(APPLY_STEP, self._step_arguments(artifact, step), needs_torch=True)
+
+    def _step_arguments(self, artifact: ArtifactRef, step: Step) -> dict[str, Any]:
+        return {
             "artifact": artifact.model_dump(mode="json"),
             "workload": self.workload.model_dump(mode="json"),
             "step": step.model_dump(mode="json"),
             "root": str(self.home / "artifacts"),
         }
-        return task.run("tools.transforms:apply_step", arguments, needs_torch=True)
+
+
+def _digests(recipe: Recipe, length: int) -> tuple[str, ...]:
+    """Return a name for the beginning of a recipe, the same for all recipes that begin so."""
+    return tuple(digest_of(step.model_dump(mode="json")) for step in recipe.steps[:length])

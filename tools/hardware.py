@@ -50,6 +50,8 @@ LIBRARIES = (
     "onnx",
     "openvino",
     "nncf",
+    "torch-pruning",
+    "torchao",
     "numpy",
 )
 """Distributions whose version can change a measurement: infertune's own, since its transforms may."""

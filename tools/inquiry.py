@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from tools.contracts import (
 )
 from tools.evidence import EvidenceStore
 from tools.limits import BenchLimits
-from tools.machine import INTERRUPTED, Machine
+from tools.machine import INTERRUPTED, Job, Machine
 from tools.observer import Observer
 from tools.outcomes import describe, from_task, is_lasting
 from tools.transforms import get_transform
@@ -57,6 +57,18 @@ class Task:
     def run(self, task: str, arguments: dict[str, Any], *, needs_torch: bool) -> TaskOutcome:
         """Run a task on the machine; its log is named by the question."""
         return self.machine.run(task, arguments, label=self.question, needs_torch=needs_torch)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What may be asked beside other questions, since nothing is timed in it. Its task needs torch."""
+
+    kind: EvidenceKind
+    recipe: Recipe
+    parameters: dict[str, Any]
+    task: str
+    arguments: dict[str, Any]
+    headline: str
 
 
 @dataclass
@@ -152,29 +164,65 @@ class Inquiry:
         if not self.machine.stopped:
             outcome = from_task(run(task))
         seconds = time.perf_counter() - started
-        evidence = Evidence.of(
-            Finding(
-                question=question,
-                kind=kind,
-                workload=self.workload.digest,
-                recipe=recipe,
-                parameters=parameters,
-                hardware=self.hardware.digest,
-                versions=self.versions,
-                protocol=self.protocol,
-                session=self.session,
-                raw=task.raw if isinstance(outcome, Measured | Unstable) else None,
-                outcome=outcome,
-                seconds=max(seconds - (self.charged_s - charged), 0.0),
-                created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-            )
+        evidence = self._evidence(
+            question,
+            kind,
+            recipe,
+            parameters,
+            outcome=outcome,
+            seconds=seconds - (self.charged_s - charged),
+            raw=task.raw,
         )
-        if not (isinstance(outcome, Failed) and outcome.reason == INTERRUPTED):
+        if not _is_interrupted(outcome):
             if self.store is not None:
                 self.store.put(evidence)
             self._use(question, evidence)
         self.observer.finished(what, outcome=outcome.outcome, headline=describe(evidence), seconds=seconds)
         return evidence
+
+    def ask_all(self, questions: Sequence[Question]) -> list[Evidence | None]:
+        """Return what is known of questions, and have the machine answer the others, at the same time where it can.
+
+        Each answer is stored when it comes. They are used in the order of the questions, whatever came first, and
+        together cost what a person waited for them: so the session's clock is the same when it is replayed.
+
+        Returns:
+            The evidence of each; None where nothing is known and there is no machine.
+
+        Raises:
+            StorageError: an answer cannot be stored.
+        """
+        names = [self._question(q.kind, q.recipe, q.parameters) for q in questions]
+        found = {name: known for name in names if (known := self._known(name)) is not None}
+        asked = {name: q for name, q in zip(names, questions, strict=True) if name not in found}
+        if self.machine is not None and asked:
+            found |= self._answers(self.machine, asked)
+        for name in dict.fromkeys(names):
+            if name in found and not _is_interrupted(found[name].outcome):
+                self._use(name, found[name])
+        return [found.get(name) for name in names]
+
+    def _answers(self, machine: Machine, asked: dict[str, Question]) -> dict[str, Evidence]:
+        """Have the machine answer questions, and store each answer when it comes."""
+        for q in asked.values():
+            self.observer.started(f"{q.kind.value}: {q.headline}")
+        found: dict[str, Evidence] = {}
+        before = time.perf_counter()
+        for job, ended in machine.run_many([Job(q.task, q.arguments, name) for name, q in asked.items()]):
+            q, outcome = asked[job.label], from_task(ended)
+            now = time.perf_counter()
+            evidence = self._evidence(job.label, q.kind, q.recipe, q.parameters, outcome=outcome, seconds=now - before)
+            if self.store is not None and not _is_interrupted(outcome):
+                self.store.put(evidence)
+            found[job.label] = evidence
+            self.observer.finished(
+                f"{q.kind.value}: {q.headline}",
+                outcome=outcome.outcome,
+                headline=describe(evidence),
+                seconds=now - before,
+            )
+            before = now
+        return found
 
     def recall(self, kind: EvidenceKind, recipe: Recipe, parameters: dict[str, Any]) -> Evidence | None:
         """Use what is known of a question, whether or not its files are still there; None when nobody asked it."""
@@ -185,6 +233,35 @@ class Inquiry:
         if known is not None:
             self._use(question, known)
         return known
+
+    def _evidence(
+        self,
+        question: str,
+        kind: EvidenceKind,
+        recipe: Recipe,
+        parameters: dict[str, Any],
+        *,
+        outcome: Outcome,
+        seconds: float,
+        raw: str | None = None,
+    ) -> Evidence:
+        return Evidence.of(
+            Finding(
+                question=question,
+                kind=kind,
+                workload=self.workload.digest,
+                recipe=recipe,
+                parameters=parameters,
+                hardware=self.hardware.digest,
+                versions=self.versions,
+                protocol=self.protocol,
+                session=self.session,
+                raw=raw if isinstance(outcome, Measured | Unstable) else None,
+                outcome=outcome,
+                seconds=max(seconds, 0.0),
+                created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            )
+        )
 
     def _question(self, kind: EvidenceKind, recipe: Recipe, parameters: dict[str, Any]) -> str:
         return digest_of(
@@ -270,3 +347,7 @@ class Inquiry:
         if evidence.session == self.session:
             self.charged_s += evidence.seconds
         self.on_evidence(evidence)
+
+
+def _is_interrupted(outcome: Outcome) -> bool:
+    return isinstance(outcome, Failed) and outcome.reason == INTERRUPTED

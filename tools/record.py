@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from tools.contracts import Availability, Contract, Decision, Hardware, Verdict, WorkloadInfo
+from tools.contracts import Availability, Contract, Decision, Hardware, Recipe, Verdict, WorkloadInfo
 from tools.errors import StorageError
 from tools.journal import Entry, Journal
 from tools.limits import BenchLimits
@@ -34,6 +34,9 @@ class Started(Contract):
     time_budget_s: float | None
     search: dict[str, Any] = Field(default_factory=dict)
     """Fields of the spec's `search` that were given on the command line."""
+    executor: str = "local"
+    """Where its tasks run."""
+    ray_address: str | None = None
     hardware: Hardware
     versions: dict[str, str]
     availability: dict[str, Availability]
@@ -51,6 +54,10 @@ class Loaded(Contract):
     limits: BenchLimits
     loading_s: float
     training_s: float
+    proposed: tuple[Recipe, ...] = ()
+    """What plugins propose to try."""
+    builders: int = 1
+    """How many things can be built at the same time."""
 
 
 class State(StrEnum):

@@ -11,6 +11,7 @@ from tools.contracts import (
     ArtifactRef,
     Availability,
     BatchPoint,
+    BuildResult,
     ComparisonResult,
     EdgeCaseResult,
     Evidence,
@@ -68,6 +69,10 @@ class SessionView:
     evidence: Sequence[Evidence]
     elapsed_s: float = 0.0
     stopped: bool = False
+    proposed: tuple[Recipe, ...] = ()
+    """What plugins propose to try."""
+    builders: int = 1
+    """How many things can be built at the same time."""
 
     @property
     def low_batch(self) -> int:
@@ -132,6 +137,13 @@ class SessionView:
                     case _:
                         return evidence, None
         return None
+
+    def builds(self, recipe: Recipe) -> list[BuildResult]:
+        """Return what is known of a recipe's steps, in their order; of those that ran more than once, the last."""
+        known = {e.recipe.digest: e for e in self.of_kind(EvidenceKind.BUILD)}
+        wanted = (Recipe(steps=recipe.steps[: index + 1], runtime="build") for index in range(len(recipe.steps)))
+        outcomes = (known[w.digest].outcome for w in wanted if w.digest in known)
+        return [o.result for o in outcomes if isinstance(o, Measured) and isinstance(o.result, BuildResult)]
 
     def of_kind(self, kind: EvidenceKind) -> list[Evidence]:
         """All evidence of one kind."""

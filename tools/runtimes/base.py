@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -31,6 +31,10 @@ class Runtime(Protocol):
     """Whether its process has to import torch; without it a replica is some 400 MB smaller."""
     compiles_per_batch: ClassVar[bool]
     """Whether a new batch size costs seconds of compiling, so that accuracy is better evaluated at the loaded one."""
+    device: ClassVar[Literal["cpu", "cuda"]]
+    """Where it computes."""
+    settings: ClassVar[frozenset[str]]
+    """The settings of a recipe that it understands (`tools.runtimes.settings`)."""
 
     @classmethod
     def availability(cls, hardware: Hardware) -> Availability:
@@ -46,5 +50,9 @@ class Runtime(Protocol):
             batch_size: the batch size that the runner will be called with.
             threads: CPU threads it may use.
             example: inputs of that batch size.
+
+        Raises:
+            TransformError: the recipe's settings make no sense here.
+            UnavailableError: the runtime cannot be used on this machine after all.
         """
         ...

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
-import numpy as np
+from typing import ClassVar, Literal
 
 from tools.contracts import ArtifactRef, Availability, Hardware, ModelFormat, Recipe
+from tools.runtimes.availability import library
 from tools.runtimes.base import Arrays, Runner
+from tools.runtimes.settings import read_settings
 
 
 class Eager:
@@ -17,37 +17,29 @@ class Eager:
     formats: ClassVar[frozenset[ModelFormat]] = frozenset({ModelFormat.TORCH, ModelFormat.PT2, ModelFormat.TORCHSCRIPT})
     needs_torch: ClassVar[bool] = True
     compiles_per_batch: ClassVar[bool] = False
+    device: ClassVar[Literal["cpu", "cuda"]] = "cpu"
+    settings: ClassVar[frozenset[str]] = frozenset({"threads", "channels_last", "fuse"})
 
     @classmethod
     def availability(cls, hardware: Hardware) -> Availability:  # noqa: ARG003  the protocol's signature
         """Available wherever torch is installed."""
-        from tools.runtimes import library
-
         return library(cls.name, "torch", "torch")
 
     def load(
         self,
         artifact: ArtifactRef,
-        recipe: Recipe,  # noqa: ARG002
+        recipe: Recipe,
         *,
         batch_size: int,  # noqa: ARG002
         threads: int,
-        example: Arrays,  # noqa: ARG002
+        example: Arrays,
     ) -> Runner:
         """Build the module and load its weights."""
+        settings = read_settings(recipe, self.settings, threads=threads)
         import torch
 
-        from tools.workloads.modules import load_module
+        from tools.runtimes.torch_runner import TorchRunner, prepared_module
 
-        torch.set_num_threads(threads)
-        return torch_runner(load_module(artifact))
-
-
-def torch_runner(module: Any) -> Runner:
-    """Wrap a torch callable as numpy in, numpy out."""
-    from tools.workloads.modules import call_module
-
-    def run(inputs: Arrays) -> tuple[np.ndarray, ...]:
-        return call_module(module, inputs)
-
-    return run
+        torch.set_num_threads(settings.threads)
+        module = prepared_module(artifact, settings, example)
+        return TorchRunner(module, module, channels_last=settings.channels_last)

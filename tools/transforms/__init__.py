@@ -2,45 +2,53 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tools.contracts import ArtifactRef, ModelFormat, Step, WorkloadInfo
 from tools.errors import TransformError
+from tools.registry import Registry
 from tools.transforms.base import Stage, Transform
 from tools.worker import stage
 
-__all__ = ["TRANSFORM_NAMES", "Stage", "Transform", "apply_step", "check_order", "get_transform"]
+__all__ = ["TRANSFORMS", "TRANSFORM_NAMES", "Stage", "Transform", "apply_step", "check_order", "get_transform"]
 
-_TRANSFORMS = {
-    "distill": "tools.transforms.distill:Distill",
-    "prune-channels": "tools.transforms.prune_channels:PruneChannels",
-    "prune-weights": "tools.transforms.prune_weights:PruneWeights",
-    "finetune": "tools.transforms.finetune:Finetune",
-    "cast": "tools.transforms.cast:Cast",
-    "script": "tools.transforms.script:Script",
-    "export-onnx": "tools.transforms.export_onnx:ExportOnnx",
-    "convert-openvino": "tools.transforms.convert_openvino:ConvertOpenVino",
-    "quantize-dynamic": "tools.transforms.quantize_dynamic:QuantizeDynamic",
-    "quantize-static": "tools.transforms.quantize_static:QuantizeStatic",
-    "quantize-nncf": "tools.transforms.quantize_nncf:QuantizeNncf",
-}
-TRANSFORM_NAMES = tuple(_TRANSFORMS)
+TRANSFORMS = Registry[Transform](
+    kind="transform",
+    group="infertune.transforms",
+    built_in={
+        "distill": "tools.transforms.distill:Distill",
+        "prune-channels": "tools.transforms.prune_channels:PruneChannels",
+        "prune-iteratively": "tools.transforms.prune_iteratively:PruneIteratively",
+        "prune-weights": "tools.transforms.prune_weights:PruneWeights",
+        "finetune": "tools.transforms.finetune:Finetune",
+        "cast": "tools.transforms.cast:Cast",
+        "script": "tools.transforms.script:Script",
+        "export-onnx": "tools.transforms.export_onnx:ExportOnnx",
+        "quantize-pt2e": "tools.transforms.quantize_pt2e:QuantizePt2e",
+        "convert-openvino": "tools.transforms.convert_openvino:ConvertOpenVino",
+        "quantize-dynamic": "tools.transforms.quantize_dynamic:QuantizeDynamic",
+        "quantize-static": "tools.transforms.quantize_static:QuantizeStatic",
+        "quantize-nncf": "tools.transforms.quantize_nncf:QuantizeNncf",
+        "quantize-mixed": "tools.transforms.quantize_mixed:QuantizeMixed",
+        "quantize-weights": "tools.transforms.quantize_weights:QuantizeWeights",
+        "quantize-aware": "tools.transforms.quantize_aware:QuantizeAware",
+    },
+    protocol=Transform,
+    error=TransformError,
+)
+TRANSFORM_NAMES = tuple(TRANSFORMS.built_in)
+"""infertune's own; `TRANSFORMS.names()` has those of plugins too."""
 
 
 def get_transform(name: str) -> Transform:
-    """Return the transform called `name`.
+    """Return the transform called `name`, infertune's own or a plugin's.
 
     Raises:
-        TransformError: there is none of this name.
+        TransformError: there is none of this name, or it is a plugin's and cannot be used.
     """
-    if name not in _TRANSFORMS:
-        raise TransformError(f"there is no transform {name!r}.", fix=f"Known: {', '.join(_TRANSFORMS)}.")
-    module, _, attribute = _TRANSFORMS[name].partition(":")
-    transform: Transform = getattr(importlib.import_module(module), attribute)()
-    return transform
+    return TRANSFORMS.get(name)
 
 
 def check_order(source: ModelFormat, steps: Sequence[Step]) -> ModelFormat:

@@ -1,0 +1,97 @@
+"""infertune's own policy, on the grid."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from agent.priors import Facts, feasible_prior, prior
+from agent.prospecting import BUILD_S, PROCESS_SD, TRAINING_SHARE, slowest_gain
+from agent.search import Candidate, Seen, next_candidate
+from simulations.search.grid import Observation
+from simulations.search.space import TEACHER, Cell, kind_of
+from simulations.search.strategies import Briefing
+from tools.contracts import Hardware, Precision
+from tools.hardware import has_bf16_kernels, has_fp16_kernels, has_int8_kernels
+
+ACCURACY_S = 2.0
+"""Running the held-out items is expected to take this long before it was done once."""
+
+
+class Infertune:
+    """infertune's own policy: `agent.search`, with the priors that a session has after its profile.
+
+    Args:
+        briefing: what is known.
+        seed: not needed, since nothing in it is random.
+    """
+
+    def __init__(self, briefing: Briefing, seed: int) -> None:
+        del seed
+        self._cells = {cell.key: cell for cell in briefing.cells}
+        self._facts = Facts(
+            precisions=_precisions(briefing.hardware),
+            threads=max(cell.threads for cell in briefing.cells),
+            flops=briefing.flops,
+        )
+        self._measuring, self._p99_ms = briefing.measuring, briefing.p99_ms
+
+    def next(self, history: Sequence[Observation]) -> Cell | None:
+        """Return the cell with the largest expected improvement a second, or None when none is worth it."""
+        first = history[0]
+        seen = [
+            Seen(
+                key=one.cell.key,
+                log_gain=math.log(first.cost_usd / one.cost_usd),
+                sd=math.hypot(one.sd, PROCESS_SD),
+                feasible=one.feasible,
+                accurate=one.accurate,
+            )
+            for one in history
+        ]
+        built = {part for one in history for part in one.cell.parts}
+        expected_s = self._expected_s(history)
+        candidates = [self._candidate(cell, expected_s, first) for cell in self._cells.values()]
+        choice = next_candidate(candidates, seen, built)
+        return None if choice.candidate is None else self._cells[choice.candidate.key]
+
+    def _expected_s(self, history: Sequence[Observation]) -> dict[str, float]:
+        """Return the seconds that a part of each kind is expected to cost."""
+        taken: dict[str, list[float]] = {}
+        for part, seconds in itertools.chain.from_iterable(one.paid_s.items() for one in history):
+            taken.setdefault(kind_of(part), []).append(seconds)
+        training_s = TRAINING_SHARE * self._measuring.distill_s
+        usual = {**BUILD_S, "accuracy": ACCURACY_S, "distill": training_s}
+        return {**usual, **{kind: fmean(seconds) for kind, seconds in taken.items()}}
+
+    def _candidate(self, cell: Cell, expected_s: Mapping[str, float], first: Observation) -> Candidate:
+        levels = {
+            "student": "" if cell.student == TEACHER else cell.student,
+            "runtime": cell.runtime,
+            "precision": cell.precision,
+            "threads": str(cell.threads),
+            "batch": str(cell.batch),
+        }
+        gain, spread = prior(levels, self._facts)
+        return Candidate(
+            key=cell.key,
+            levels=levels,
+            gain=gain,
+            spread=spread,
+            parts={part: expected_s[kind_of(part)] for part in cell.parts},
+            measure_s=self._measuring.cell_s,
+            feasible=feasible_prior(levels),
+            least_gain=slowest_gain(cell.batch, first.median_ms, self._p99_ms),
+        )
+
+
+def _precisions(hardware: Hardware) -> frozenset[str]:
+    """Return the precisions that the machine has kernels for."""
+    found = {
+        Precision.BF16: has_bf16_kernels(hardware),
+        Precision.FP16: has_fp16_kernels(hardware),
+        Precision.INT8_STATIC: has_int8_kernels(hardware),
+    }
+    return frozenset({Precision.FP32.value, *(precision.value for precision, there in found.items() if there)})
