@@ -1,4 +1,4 @@
-"""A realistic finished session: ResNet-50 on a two-core machine, ten candidates, scaling against a day of traffic."""
+"""A realistic finished session: ResNet-50 on a two-core machine, twelve candidates, a day of traffic."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tools.contracts import (
     Interval,
     Latency,
     LayerProfile,
+    LayerSensitivity,
     ModelFormat,
     Option,
     Precision,
@@ -28,6 +29,7 @@ from tools.contracts import (
 )
 from tools.result import (
     BatchRecommendation,
+    BuildSummary,
     Configuration,
     Margin,
     MlflowRef,
@@ -43,6 +45,8 @@ from tools.spec import Objective
 PRICE_USD = 0.0832
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 BASELINE_ACCURACY = 0.9816
+FLOPS = 6.7e8
+PARAMETERS = 23_528_522
 HPA_DIFF = """\
 --- shop/resnet50 (current)
 +++ shop/resnet50 (recommended)
@@ -137,6 +141,9 @@ def trial(
         output_difference=None if drop == 0 else 0.04 + drop,
         size_mb=size_mb,
         seconds=seconds,
+        variant=definition.variant,
+        flops=more.pop("flops", FLOPS),
+        parameters=more.pop("parameters", PARAMETERS),
         **more,
     )
 
@@ -154,6 +161,29 @@ def failed(definition: Recipe, outcome: str, reason: str, seconds: float) -> Tri
 
 BASELINE = recipe("eager", Precision.FP32)
 BEST = recipe("openvino", Precision.INT8_STATIC, "fuse", "quantize")
+
+
+STUDENT = Recipe(
+    steps=(
+        Step(transform="distill", settings={"student": "resnet18@width=0.5", "max_s": 60}),
+        Step(transform="export-onnx"),
+        Step(transform="convert-openvino"),
+        Step(transform="quantize-nncf"),
+    ),
+    runtime="openvino",
+    precision=Precision.INT8_STATIC,
+)
+PRUNED = Recipe(
+    steps=(
+        Step(transform="prune-channels", settings={"ratio": 0.5}),
+        Step(transform="finetune", settings={"max_s": 60}),
+        Step(transform="export-onnx"),
+        Step(transform="convert-openvino"),
+        Step(transform="quantize-nncf"),
+    ),
+    runtime="openvino",
+    precision=Precision.INT8_STATIC,
+)
 
 
 def trials() -> tuple[TrialSummary, ...]:
@@ -209,11 +239,25 @@ def trials() -> tuple[TrialSummary, ...]:
             chosen=True,
         ),
         trial(
-            recipe("openvino", Precision.INT8_STATIC, "prune", "fuse", "quantize", pruned=0.5),
+            PRUNED,
             curve(0.71, 3480, memory_mb=221),
             drop=0.0235,
-            size_mb=12.8,
+            size_mb=6.2,
             seconds=41.3,
+            flops=1.7e8,
+            parameters=5_916_234,
+            nonzero_parameters=5_914_001,
+            sparsity=0.0004,
+        ),
+        trial(
+            STUDENT,
+            curve(0.45, 5900, memory_mb=205)[:1],
+            drop=0.0611,
+            size_mb=2.9,
+            seconds=9.4,
+            flops=3.9e7,
+            parameters=2_802_346,
+            given_up="its top1 clearly drops too far: 128 of 597 held-out items were scored",
         ),
         trial(
             recipe("onnxruntime", Precision.INT8_DYNAMIC, "quantize"),
@@ -298,7 +342,7 @@ def profile() -> ProfileResult:
     return ProfileResult(
         layers=(*layers, other),
         forward_ms=12.6,
-        flops=6.7e8,
+        flops=FLOPS,
         share_of_peak=0.31,
         roofline=Roofline(
             fp32_gflops=171.0,
@@ -325,6 +369,20 @@ def decisions() -> tuple[Decision, ...]:
     def option(name: str, rejected: str | None = None, **facts: Any) -> Option:
         return Option(name=name, evidence=(digest_of(name),), facts=facts, rejected_because=rejected)
 
+    def planned(identity: str, node: str, reason: str, *options: Option) -> Decision:
+        return Decision(
+            id=identity,
+            node="planner",
+            question="What next?",
+            options=options,
+            chosen=node,
+            rule="the float runtimes first; then the largest expected improvement per second",
+            reason=reason,
+        )
+
+    def expected(name: str, gain: float, sd: float, chance: float, seconds: float) -> Option:
+        return Option(name=name, facts={"expected_gain": gain, "sd": sd, "chance": chance, "seconds": seconds})
+
     return (
         Decision(
             id="d1",
@@ -334,6 +392,15 @@ def decisions() -> tuple[Decision, ...]:
             chosen="compute",
             rule="the resource whose roof is nearest",
             reason="Convolutions take 84 % of the time, far from the bandwidth limit.",
+        ),
+        planned(
+            "d1p",
+            "quantization_evaluation",
+            "openvino int8-static is expected to be 7.4 to 16 times as good as the model as given",
+            Option(name="openvino int8-static"),
+            expected("distill resnet18@width=0.5, openvino int8-static", 2.9, 0.6, 0.74, 61.0),
+            expected("prune-channels ratio=0.5, finetune, openvino bf16", 1.9, 0.5, 0.12, 75.0),
+            Option(name="openvino fp16", rejected_because="this CPU has BF16 too"),
         ),
         Decision(
             id="d2",
@@ -384,6 +451,7 @@ def decisions() -> tuple[Decision, ...]:
             rule="the cheapest whose p99, doubled for waiting, lies under the limit",
             reason="Its p99 stays 7.8 ms below the limit even behind another batch.",
         ),
+        planned("d4p", "scaling_recommendation", "no candidate is left that could well be better by 3%"),
         Decision(
             id="d5",
             node="approval",
@@ -394,6 +462,87 @@ def decisions() -> tuple[Decision, ...]:
             reason="No cluster was named, so the patch was written as a file.",
             by="person",
         ),
+    )
+
+
+def builds() -> tuple[BuildSummary, ...]:
+    def build(*steps: str, seconds: float, **told: Any) -> BuildSummary:
+        outcome = told.pop("outcome", "measured")
+        return BuildSummary(
+            steps=steps,
+            transform=steps[-1].partition(" ")[0],
+            outcome=outcome,
+            seconds=seconds,
+            evidence=digest_of(list(steps)),
+            **told,
+        )
+
+    exported = ("export-onnx", "convert-openvino")
+    return (
+        build("export-onnx", seconds=5.2, size_mb=94.1),
+        build(*exported, seconds=1.9, size_mb=94.2),
+        build(
+            *exported,
+            "quantize-nncf",
+            seconds=5.8,
+            size_mb=24.1,
+            facts={"nodes_before": 125, "nodes_after": 340, "quantized_layers": 54},
+        ),
+        build(
+            *exported,
+            "quantize-mixed max_drop=0.01",
+            seconds=38.0,
+            size_mb=30.9,
+            facts={"layers_float": 2, "layers_total": 54, "nodes_before": 125, "nodes_after": 331},
+            notes=("2 of 54 layers stay in float: top1 drops by 0.004, by 0.021 in full INT8.",),
+            sensitivity=tuple(
+                LayerSensitivity(layer=f"layer{i}.conv", drop=0.02 / i, float_ms=0.03 * i, kept_float=i in (1, 30))
+                for i in range(1, 55)
+            ),
+        ),
+        build(
+            "prune-channels ratio=0.5",
+            seconds=3.1,
+            size_mb=23.7,
+            facts={
+                "parameters": 5_916_234,
+                "parameters_before": PARAMETERS,
+                "flops": 1.7e8,
+                "flops_before": FLOPS,
+                "sparsity": 0.0004,
+            },
+        ),
+        build(
+            "prune-channels ratio=0.5",
+            "finetune",
+            seconds=58.4,
+            size_mb=23.7,
+            facts={"parameters": 5_916_234, "flops": 1.7e8, "epochs": 12, "agreement": 0.9583, "sparsity": 0.0004},
+            notes=("Learnt from 1080 items in 12 epochs.",),
+        ),
+        build(
+            "distill resnet18@width=0.5",
+            seconds=59.7,
+            size_mb=11.3,
+            facts={"parameters": 2_802_346, "flops": 3.9e7, "epochs": 20, "agreement": 0.9417},
+        ),
+        build(
+            "quantize-pt2e",
+            seconds=6.4,
+            outcome="failed",
+            reason="failed while applying quantize-pt2e: Input partition has more than one output node",
+        ),
+    )
+
+
+def left_out() -> tuple[Option, ...]:
+    return (
+        Option(
+            name="prune-channels ratio=0.5, finetune, openvino bf16",
+            facts={"expected_gain": 1.9, "sd": 0.5, "chance": 0.12, "seconds": 75.0},
+            rejected_because="others promised more for the time that it takes",
+        ),
+        Option(name="openvino fp16", rejected_because="this CPU has BF16 too"),
     )
 
 
@@ -512,6 +661,8 @@ def sample_result(**updates: Any) -> SessionResult:
             Margin(constraint="max_memory_mb", limit=1000.0, value=289.2, margin=710.8, unit="MB"),
         ),
         trials=tried,
+        builds=builds(),
+        left_out=left_out(),
         decisions=decisions(),
         profile=profile(),
         batch=BatchRecommendation(
@@ -556,6 +707,8 @@ def empty_result(verdict: Verdict = Verdict.INTERRUPTED) -> SessionResult:
         ratio=None,
         margins=(),
         trials=(),
+        builds=(),
+        left_out=(),
         decisions=(),
         profile=None,
         batch=None,

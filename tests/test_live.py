@@ -82,6 +82,36 @@ def test_what_finished_runs_no_longer():
     assert "between trials" in "\n".join(drawn(view, console))
 
 
+def test_a_trial_is_shown_again_when_what_it_builds_is_finished():
+    console, clock = terminal(), Clock()
+    view = LiveView(console, workload="w", clock=clock)
+    view.started("trial: distill small, openvino int8-static")
+    clock.now += 5
+    view.started("build: distill")
+    view.event({"event": "training", "epoch": 3, "epochs": 20, "loss": 0.31})
+    clock.now += 60
+    building = "\n".join(drawn(view, console))
+    assert "build: distill  for trial: distill small, openvino int8-static" in building
+    assert "epoch 3 of 20, loss 0.310" in building
+    view.finished("build: distill", outcome="measured", headline="torch, 2.9 MB", seconds=60)
+    text = "\n".join(drawn(view, console)[:4])
+    assert "trial: distill small, openvino int8-static" in text
+    assert "1 min 05 s" in text
+    assert "epoch" not in text
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_long_names_keep_their_ends_and_the_columns_their_place(width):
+    console = terminal(width)
+    view = LiveView(console, workload="w", clock=Clock())
+    for runtime in ("openvino", "onnxruntime"):
+        name = f"trial: distill resnet18@width=0.5, {runtime} int8-static"
+        view.finished(name, outcome="measured", headline="batch 1: p50 0.45 ms, 2,222/s, 98.16 %", seconds=61)
+    rows = [line for line in drawn(view, console) if "trial: distill" in line]
+    assert all("int8-static" in row and row.rstrip().endswith("1 min 01 s") for row in rows)
+    assert len({row.index("batch 1:") for row in rows}) == 1
+
+
 def test_the_last_picture_has_no_hint():
     console = terminal()
     with busy_view(console, Clock()) as view:

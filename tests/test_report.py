@@ -11,22 +11,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from sample_result import BASELINE, empty_result, failed, sample_result, trials
+from sample_result import BASELINE, STUDENT, configuration, empty_result, failed, sample_result, trials
 
 from agent.console import print_summary
-from tools.contracts import Interval, Verdict
+from tools.contracts import Interval, Option, Verdict
+from tools.report import choices, rows, steps
 from tools.report import format as fmt
-from tools.report import rows
 from tools.report.html import render, render_task
 from tools.report.labels import overlap
 from tools.report.pareto import pareto, pareto_front
-from tools.result import SessionResult
+from tools.result import BuildSummary, SessionResult
 from tools.spec import Objective
 
 SECTIONS = (
     "verdict",
     "comparison",
     "trials",
+    "steps",
+    "left-out",
     "batch",
     "decisions",
     "gates",
@@ -42,6 +44,7 @@ FREE_TEXT = {
     "summary", "workload", "session", "recipe", "reason", "question", "chosen", "rule", "name", "detail", "path",
     "operator", "bottleneck", "notes", "sentence", "source", "hpa_diff", "cpu", "constraint", "sla_reason",
     "job_reason", "rejected_because", "artifact", "report", "journal", "tracking_uri", "run_id", "torch", "created",
+    "steps", "transform", "layer", "variant", "given_up", "evidence",
 }  # fmt: skip
 
 
@@ -186,9 +189,142 @@ def test_failed_trials_are_listed_with_their_reason(page):
 
 
 def test_decisions_unfold_to_their_options_and_evidence(page):
-    assert page.count("<li><details>") == len(sample_result().decisions)
-    evidence = sample_result().decisions[1].options[0].evidence[0]
+    experiments = [d for d in sample_result().decisions if d.node != "planner"]
+    assert page.count("<li><details>") == len(experiments)
+    evidence = experiments[1].options[0].evidence[0]
     assert f"<code>{evidence}</code>" in page
+
+
+def test_a_plan_is_folded_into_the_experiment_that_it_led_to():
+    folded = choices.choices(sample_result())
+    assert [c.decision.id for c in folded] == ["d1", "d2", "d3", "d4", "d4p", "d5"]
+    asked = folded[1]
+    assert "expected to be 7.4 to 16 times as good" in asked.planned
+    assert asked.tried == ("openvino int8-static",)
+    assert [p.name for p in asked.prospects] == [
+        "distill resnet18@width=0.5, openvino int8-static",
+        "prune-channels ratio=0.5, finetune, openvino bf16",
+    ]
+    assert asked.prospects[0].gain == "18.2x [9.97x, 33.1x]"
+    assert (asked.prospects[0].chance, asked.prospects[0].seconds) == ("74 %", "1 min 01 s")
+
+
+def test_a_plan_that_led_to_nothing_stands_by_itself_and_small(page):
+    alone = [c for c in choices.choices(sample_result()) if c.is_plan]
+    assert [c.chosen for c in alone] == ["scaling recommendation:"]
+    assert page.count('<li class="plan"><details>') == 1
+
+
+def test_every_decision_is_told_whatever_their_order():
+    given = sample_result().decisions
+    for turned in (given[::-1], given[1:2] * 3, given[:2]):
+        told = choices.choices(sample_result(decisions=turned))
+        planned = sum(bool(c.planned) for c in told)
+        assert len(told) + planned == len(turned)
+
+
+def test_work_size_and_time_of_a_trial_stand_side_by_side(page):
+    heads = re.findall(r'<th scope="col">([^<]*)', page[page.index('aria-label="All trials"') :])
+    assert heads[1:5] == ["p50, batch 1", "p99, batch 1", "MFLOP", "Size"]
+    (pruned,) = [row for row in rows.trials(sample_result()) if row.name.startswith("prune-channels")]
+    assert (pruned.p50.text, pruned.work.text, pruned.work.interval, pruned.size) == (
+        "0.710 ms", "170", "5.92 M", "6.20 MB",
+    )  # fmt: skip
+
+
+def test_what_was_given_up_is_dimmed_says_why_and_is_no_rival(page):
+    (row,) = [row for row in rows.trials(sample_result()) if row.role == "given up"]
+    assert "clearly drops too far" in row.reason
+    assert "1 of them was given up early" in page
+    start = page.rindex("<tr", 0, page.index(row.reason))
+    assert page[start:].startswith('<tr class="dim">')
+    assert row.name not in re.search(r"On the front: ([^\"]*)", page)[1]
+
+
+def test_steps_say_what_they_did_and_what_they_cost():
+    told = {row.name: row for row in steps.steps(sample_result())}
+    assert list(told) == [
+        "quantize-nncf", "quantize-mixed max_drop=0.01", "prune-channels ratio=0.5", "finetune",
+        "distill resnet18@width=0.5", "quantize-pt2e",
+    ]  # fmt: skip
+    pruned = told["prune-channels ratio=0.5"]
+    assert (pruned.parameters.text, pruned.work) == ("23.5 M \u2192 5.92 M", "670 \u2192 170")
+    assert told["quantize-nncf"].operators == "125 \u2192 340"
+    assert (told["finetune"].agreement, told["finetune"].after) == ("95.8 %", "prune-channels ratio=0.5")
+    assert "more than one output node" in told["quantize-pt2e"].reason
+    assert (
+        steps.silent_steps(sample_result())
+    ) == "2 more steps tell nothing but the time taken: convert-openvino, export-onnx (7.1 s in all)."
+
+
+def test_zeros_are_told_where_somebody_meant_them():
+    (thin,) = steps.steps(
+        sample_result(
+            builds=(
+                BuildSummary(
+                    steps=("prune-weights ratio=0.4",), transform="prune-weights", outcome="measured", seconds=1.0,
+                    facts={"parameters": 4242, "parameters_before": 4242, "sparsity": 0.4}, evidence="e",
+                ),
+            )
+        )
+    )  # fmt: skip
+    assert (thin.parameters.text, thin.parameters.interval) == ("4,242", "40.0 % zeros")
+
+
+def test_the_most_sensitive_layers_are_shown_and_all_that_stay_in_float(page):
+    (shown,) = steps.sensitivities(sample_result())
+    assert (len(shown.rows), shown.total) == (16, 54)
+    assert [row.layer for row in shown.rows if row.kept_float] == ["layer1.conv", "layer30.conv"]
+    assert shown.rows[0].drop == "+2.00 points"
+    assert "16 of 54 layers" in page
+
+
+def test_what_was_left_out_says_why_and_what_it_could_have_brought(page):
+    considered, skipped = choices.left_out(sample_result())
+    assert considered.gain == "6.69x [4.06x, 11.0x]"
+    assert (skipped.reason, skipped.gain, skipped.chance) == ("this CPU has BF16 too", fmt.NOTHING, fmt.NOTHING)
+    assert "The search ended because no candidate is left" in page
+
+
+def test_what_was_left_out_for_one_reason_stands_in_one_row_and_the_hopeful_first():
+    def skipped(number: int, **facts: Any) -> Option:
+        return Option(name=f"r{number}", rejected_because="left out, as asked", facts=facts)
+
+    options = (*(skipped(i) for i in range(9)), skipped(10, expected_gain=0.1), skipped(11, expected_gain=0.9))
+    first, second, rest = choices.left_out(sample_result(left_out=options))
+    assert (first.name, second.name) == ("r11", "r10")
+    assert rest.name == "r0; r1; r2; r3; r4; r5; and 3 more"
+
+
+def test_facts_of_a_search_are_told_as_people_say_them():
+    option = (
+        sample_result()
+        .left_out[0]
+        .model_copy(
+            update={
+                "facts": {"expected_gain": 0.74, "sd": 0.1, "chance": 0.35, "seconds": 48.0, "accuracy_drop": 0.0017}
+            }
+        )
+    )
+    assert dict(choices.facts(option, "top1")) == {
+        "expected gain": "2.10x [1.90x, 2.32x]",
+        "chance": "35 %",
+        "time": "48 s",
+        "accuracy drop": "+0.17 points",
+    }
+
+
+@given(st.text(), st.integers(0, 60))
+def test_a_squeezed_name_is_short_enough_and_keeps_both_its_ends(text, width):
+    shown = fmt.squeeze(text, width)
+    assert len(shown) <= max(width, 0)
+    if len(text) > width >= 3:
+        assert (shown[0], shown[-1]) == (text[0], text[-1])
+
+
+@given(st.floats(-1e6, 1e6))
+def test_any_logarithm_is_some_gain(log_ratio):
+    assert fmt.gain(log_ratio).endswith(("x",))
 
 
 def test_the_task_writes_the_page_from_json(tmp_path):
@@ -287,6 +423,24 @@ def test_the_summary_fits_eighty_columns_on_a_terminal():
     assert max(len(line) for line in table.splitlines()) <= 80
     for part in ("MET", "12.4x [12.1, 12.7]", "Decisions", "maxReplicas: 8", "Open gates", "report.html"):
         assert part in text
+
+
+def test_a_long_name_of_the_best_fits_eighty_columns_too():
+    (trial,) = [t for t in trials() if t.definition == STUDENT]
+    text = summary_of(sample_result(best=configuration(trial, 1)), force_terminal=False)
+    table = text[text.index("baseline") : text.index("took ")].splitlines()
+    assert max(map(len, table)) <= 80
+    assert any("openvino int8-static" in line for line in table)
+    assert any("0.450 ms [0.446, 0.454]" in line for line in table)
+
+
+def test_of_a_question_that_came_up_often_the_summary_tells_the_last_answer():
+    result = sample_result()
+    again = result.decisions[2].model_copy(update={"chosen": "openvino bf16", "id": "d9"})
+    text = summary_of(sample_result(decisions=(*result.decisions, again)))
+    assert "Which precision? openvino bf16" in text
+    assert text.count("Which precision?") == 1
+    assert "What next?" not in text
 
 
 def test_the_summary_is_coloured_on_a_terminal_only():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+
 from pydantic import TypeAdapter
 
 from tools.contracts import (
@@ -11,6 +13,7 @@ from tools.contracts import (
     EdgeCaseResult,
     Evidence,
     Failed,
+    JsonScalar,
     Measured,
     Outcome,
     ProfileResult,
@@ -58,13 +61,15 @@ def describe(evidence: Evidence) -> str:
 
 def _found(result: Result) -> str:
     match result:
-        case TrialResult(points=points, accuracy=accuracy):
+        case TrialResult(points=points, accuracy=accuracy, given_up=given_up):
             last = points[-1]
             p50, rate = fmt.ms(last.latency_ms.p50.value), fmt.rate(last.throughput_rps.value)
             text = f"batch {last.batch_size}: p50 {p50}, {rate}"
-            return text if accuracy is None else f"{text}, {fmt.accuracy(accuracy.value.value, accuracy.metric)}"
-        case BuildResult(artifact=artifact):
-            return f"{artifact.format.value}, {fmt.mb(artifact.size_mb)}"
+            if accuracy is not None:
+                text += f", {fmt.accuracy(accuracy.value.value, accuracy.metric)}"
+            return text if given_up is None else f"{text}; given up: {given_up}"
+        case BuildResult(artifact=artifact, facts=facts):
+            return ", ".join([artifact.format.value, fmt.mb(artifact.size_mb), *_told(facts)])
         case ComparisonResult(p50=p50_ratio, throughput=throughput):
             return f"p50 {fmt.ratio(p50_ratio)}, throughput {fmt.ratio(throughput)}"
         case EdgeCaseResult(cases=cases):
@@ -72,6 +77,20 @@ def _found(result: Result) -> str:
         case ProfileResult(operators=operators):
             slowest = max(operators, key=lambda kind: operators[kind])
             return f"{slowest} takes {operators[slowest]:.0%}"
+
+
+def _told(facts: Mapping[str, JsonScalar]) -> Iterator[str]:
+    """Yield the facts of a build that fit into a line."""
+    shown: dict[str, Callable[[float], str]] = {
+        "flops": fmt.mflop,
+        "epochs": lambda n: f"{n:.0f} epoch{'' if n == 1 else 's'}",
+        "agreement": lambda share: f"agreement {fmt.percent(share)}",
+        "layers_float": lambda n: f"{n:.0f} layer{'' if n == 1 else 's'} in float",
+    }
+    for name, show in shown.items():
+        value = facts.get(name)
+        if isinstance(value, int | float):
+            yield show(value)
 
 
 def reason(outcome: Outcome) -> str:

@@ -18,6 +18,8 @@ from tools.contracts import (
     Interval,
     JsonScalar,
     Latency,
+    LayerSensitivity,
+    Option,
     ProfileResult,
     Recipe,
     Verdict,
@@ -94,6 +96,35 @@ class TrialSummary(Contract):
     seconds: float
     chosen: bool = False
     feasible: bool = False
+    variant: str = ""
+    """What was done to the model itself: `distill resnet18`; empty for the model as given."""
+    flops: float | None = None
+    """Floating-point operations of one item, zeros counted like other weights; None where nobody counted."""
+    parameters: int | None = None
+    nonzero_parameters: int | None = None
+    sparsity: float | None = None
+    """Share of zeros, as the last step that counted them tells."""
+    given_up: str | None = None
+    """Why it was not measured to the end. What there is of it rests on few samples, and it is never chosen."""
+
+
+class BuildSummary(Contract):
+    """What one transform did; several candidates may rest on it."""
+
+    steps: tuple[str, ...]
+    """All steps up to this one, in words: `distill resnet18`, `export-onnx`."""
+    transform: str
+    outcome: str
+    reason: str | None = None
+    """Why it made nothing, in a sentence."""
+    seconds: float
+    size_mb: float | None = None
+    """Of what it made."""
+    facts: dict[str, JsonScalar] = Field(default_factory=dict)
+    """As the transform tells: `parameters`, `flops` (of one item), `nodes_before`, `nodes_after`, `agreement`, ..."""
+    notes: tuple[str, ...] = ()
+    sensitivity: tuple[LayerSensitivity, ...] = ()
+    evidence: str
 
 
 class Margin(Contract):
@@ -191,6 +222,10 @@ class SessionResult(Contract):
     ratio: Ratio | None
     margins: tuple[Margin, ...] = ()
     trials: tuple[TrialSummary, ...] = ()
+    builds: tuple[BuildSummary, ...] = ()
+    """What each step did that this session took itself: what it found measured rests on steps of earlier sessions."""
+    left_out: tuple[Option, ...] = ()
+    """What could have been tried and was not, each with the reason; facts say what was expected of it."""
     decisions: tuple[Decision, ...] = ()
     profile: ProfileResult | None = None
     batch: BatchRecommendation | None = None

@@ -16,7 +16,6 @@ from tools.result import (
     ScalingSummary,
     Seconds,
     SessionResult,
-    TrialSummary,
 )
 from tools.selection import (
     Configured,
@@ -29,6 +28,7 @@ from tools.selection import (
     untold,
     worst_latency_ms,
 )
+from tools.summary_trials import build_summaries, left_out, trial_summaries
 from tools.view import SessionView, Tried
 
 
@@ -46,7 +46,8 @@ def summarize(
     """Put together the result of a session from its evidence and decisions."""
     price = view.spec.hardware.price_per_hour_usd
     chosen, _ = final_choice(view)
-    best = chosen or closest(configurations(view.ran), view.spec.objective)
+    whole = [t for t in view.ran if t.given_up is None]
+    best = chosen or closest(configurations(whole), view.spec.objective)
     fallback = _fallback(view, chosen)
     ratio = _ratio(view, best)
     verdict = _verdict(view, chosen)
@@ -77,7 +78,9 @@ def summarize(
         best=_configuration(best, price),
         ratio=ratio,
         margins=tuple(kept),
-        trials=tuple(_trial(t, view, chosen) for t in view.tried.values()),
+        trials=trial_summaries(view, chosen),
+        builds=build_summaries(view),
+        left_out=left_out(view, decisions),
         decisions=tuple(decisions),
         profile=view.profile,
         batch=_batch(view, best),
@@ -161,7 +164,7 @@ def _all_noise(view: SessionView) -> bool:
     objective = view.spec.objective
     if objective.p99_ms is None:
         return False
-    for option in configurations(view.ran):
+    for option in configurations(t for t in view.ran if t.given_up is None):
         p99 = option.point.latency_ms.p99
         typical = worst_latency_ms(option.point) * p99.value / p99.high
         only_latency = all(m.constraint == "p99_ms" for m in margins(option, objective) if m.margin < 0)
@@ -176,7 +179,8 @@ def _fallback(view: SessionView, chosen: Configured | None) -> Tried | None:
     candidates = [
         t
         for t in view.ran
-        if t.recipe.precision.is_float
+        if t.given_up is None
+        and t.recipe.precision.is_float
         and (chosen is None or t.recipe != chosen.tried.recipe)
         and t.accuracy is not None
         and t.accuracy.drop.value <= objective.max_accuracy_drop
@@ -227,26 +231,6 @@ def _smallest_within_noise(points: Sequence[BatchPoint]) -> BatchPoint | None:
     best = max(points, key=lambda p: p.throughput_rps.value)
     ties = [p for p in points if p.throughput_rps.high >= best.throughput_rps.low]
     return min(ties, key=lambda p: p.batch_size)
-
-
-def _trial(tried: Tried, view: SessionView, chosen: Configured | None) -> TrialSummary:
-    price, objective = view.spec.hardware.price_per_hour_usd, view.spec.objective
-    return TrialSummary(
-        recipe=tried.name,
-        definition=tried.recipe,
-        outcome=tried.outcome,
-        reason=tried.reason,
-        evidence=tried.evidence,
-        points=tuple(tried.points.values()),
-        cost_per_1000_usd={b: cost_per_1000_usd(price, p.throughput_rps) for b, p in tried.points.items()},
-        accuracy=tried.accuracy.value.value if tried.accuracy is not None else None,
-        accuracy_drop=tried.accuracy.drop if tried.accuracy is not None else None,
-        output_difference=tried.output_difference,
-        size_mb=tried.artifact.size_mb if tried.artifact is not None else None,
-        seconds=tried.seconds,
-        chosen=chosen is not None and tried.recipe == chosen.tried.recipe,
-        feasible=tried.ran and any(not breaches(c, objective) for c in configurations([tried])),
-    )
 
 
 def _sentence(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Callable, Mapping
 
 from tools.contracts import Interval, JsonScalar
 from tools.spec import Objective
@@ -19,6 +20,20 @@ NOTHING = "\N{EN DASH}"
 """What stands where nothing was measured."""
 
 _SIGNIFICANT = 3
+_LABELS = {
+    "agreement": "same answers as the original",
+    "expected_gain": "expected gain",
+    "layers_float": "layers in float",
+    "layers_total": "layers in all",
+    "nodes_after": "operators after",
+    "nodes_before": "operators before",
+    "nonzero_parameters": "parameters that are not zero",
+    "sd": "likely within",
+    "seconds": "time",
+    "sparsity": "zeros",
+}
+"""Names of facts that their field's name does not say well."""
+_LARGEST_LOG = 700.0
 _MINUTE_S = 60
 _HOUR_S = 3600
 
@@ -27,6 +42,14 @@ def clean(text: str) -> str:
     """Return the text on one line, without characters that act on a terminal or on the reading direction."""
     spaced = "".join(" " if c.isspace() else c for c in text)
     return "".join(_visible(c) for c in spaced)
+
+
+def squeeze(text: str, width: int) -> str:
+    """Return at most `width` characters, with what is missing in the middle: a recipe says most at both its ends."""
+    if len(text) <= width:
+        return text
+    end = (width - 1) // 2
+    return f"{text[: width - 1 - end]}…{text[len(text) - end :]}"[: max(width, 0)]
 
 
 def shorten(text: str, width: int) -> str:
@@ -80,6 +103,26 @@ def mb(value: float) -> str:
 def usd(value: float) -> str:
     """Return money: cents from one dollar on, three significant digits below it."""
     return f"${number(value, 2 if abs(value) >= 1 or value == 0 else None)}"
+
+
+def mflop(value: float) -> str:
+    """Return the work of one item, from floating-point operations: `669 MFLOP`."""
+    return f"{number(value / 1e6)} MFLOP"
+
+
+def count(value: float) -> str:
+    """Return how many there are of something: `4,242`, from a million on `23.5 M`."""
+    return f"{number(value / 1e6)} M" if value >= 1e6 else number(value, 0)
+
+
+def percent(value: float, places: int = 1) -> str:
+    """Return a share: `98.3 %`."""
+    return f"{number(value * 100, places)} %"
+
+
+def gain(log_ratio: float) -> str:
+    """Return how many times as good a logarithm of a ratio means: `2.10x`."""
+    return f"{number(math.exp(log_ratio) if log_ratio < _LARGEST_LOG else math.inf)}x"
 
 
 def seconds(value: float) -> str:
@@ -147,21 +190,36 @@ def objective(asked: Objective, metric: str) -> str:
 
 
 def quantity(name: str, value: JsonScalar) -> str:
-    """Return a value whose unit is the suffix of its name: `p50_ms`, `size_mb`, `cost_usd`."""
+    """Return a value in its unit: that of its suffix (`p50_ms`, `size_mb`, `cost_usd`), or of a fact known by name."""
     if value is None:
         return NOTHING
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, str):
         return clean(value)
+    if name in _KNOWN and math.isfinite(value):
+        return _KNOWN[name](value)
     for suffix, show in (("_ms", ms), ("_rps", rate), ("_mb", mb), ("_usd", usd), ("_s", seconds)):
         if name.endswith(suffix) and math.isfinite(value):
             return show(value)
     return f"{value:,}" if isinstance(value, int) else number(value)
 
 
+_KNOWN: Mapping[str, Callable[[float], str]] = {
+    "agreement": percent,
+    "chance": lambda share: percent(share, 0),
+    "expected_gain": gain,
+    "sd": lambda log_ratio: f"a factor of {gain(log_ratio).removesuffix('x')}",
+    "seconds": seconds,
+    "sparsity": percent,
+}
+"""How facts are shown whose name has no unit."""
+
+
 def label(name: str) -> str:
     """Return a field's name in words, without the unit that `quantity` shows: `p50_ms` gives `p50`."""
+    if name in _LABELS:
+        return _LABELS[name]
     for suffix in ("_ms", "_rps", "_mb", "_usd", "_s"):
         if name.endswith(suffix):
             name = name.removesuffix(suffix)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tools.artifacts import write_file
 from tools.contracts import PROTOCOL_VERSION, Gate, Verdict
+from tools.report import choices, rows, steps
 from tools.report import format as fmt
-from tools.report import rows
 from tools.result import SessionResult
 
 if TYPE_CHECKING:
@@ -36,6 +36,11 @@ GLOSSARY: Mapping[str, str] = {
     "Above 1 the best is better.",
     "Accuracy drop": "Baseline minus candidate on the same items. Positive is worse.",
     "Pareto front": "The trials that no other trial beats in both accuracy and latency.",
+    "MFLOP": "Millions of floating-point operations: the work that one item is. It says less about the time than one "
+    "would think.",
+    "Expected gain": "How many times as good as the model as given a candidate was thought to be before it was tried: "
+    "from what is usual, corrected by what was measured of candidates that have something in common with it.",
+    "Given up": "Clearly too slow or too inaccurate after a part of the usual measurement: not measured further.",
     "Roofline": "What this machine reaches at most: arithmetic per second, and bytes moved per second.",
     "SLO": "The promise about latency: here, the largest allowed p99.",
     "HPA": "HorizontalPodAutoscaler: the part of Kubernetes that sets the number of replicas.",
@@ -69,6 +74,13 @@ def render(result: SessionResult) -> str:
             comparison=rows.comparison(result),
             promises=rows.promises(result),
             trials=rows.trials(result),
+            given_up=sum(trial.given_up is not None for trial in result.trials),
+            steps=steps.steps(result),
+            silent_steps=steps.silent_steps(result),
+            sensitivities=steps.sensitivities(result),
+            left_out=choices.left_out(result),
+            why_stopped=choices.why_stopped(result),
+            choices=choices.choices(result),
             layers=result.profile.layers[:_LAYER_ROWS] if result.profile else (),
             operators=_largest_first(result.profile.operators) if result.profile else (),
             gates=_by_stage(result.gates),
@@ -113,9 +125,9 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         name: getattr(fmt, name)
-        for name in ("ms", "mb", "usd", "rate", "number", "seconds", "span", "drop", "accuracy", "quantity", "label")
+        for name in ("ms", "mb", "usd", "rate", "number", "seconds", "span", "drop", "accuracy")
     }
-    environment.globals |= {"answer": rows.answer, "quantity": fmt.quantity, "label": fmt.label}
+    environment.globals |= {"facts": choices.facts, "label": fmt.label}
     return environment
 
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def pareto(result: SessionResult) -> str | None:
     """Draw accuracy against batch-1 latency for all measured trials; None when there are none.
 
-    A dot is the p50, its whisker reaches the p99. The front holds the trials that no other beats in both.
+    A dot is the p50, its whisker reaches the p99; it is hollow where the numbers rest on too few samples. The front
+    holds the trials that no other beats in both, but for those that were given up.
     """
     points = [
         (trial, point, trial.accuracy)
@@ -33,7 +34,9 @@ def pareto(result: SessionResult) -> str | None:
         return None
     metric = result.metric
     lower = not result.higher_is_better
-    front = pareto_front([(p.latency_ms.p50.value, -a if lower else a) for _, p, a in points])
+    whole = [i for i, (trial, _, _) in enumerate(points) if trial.given_up is None]
+    values = [(points[i][1].latency_ms.p50.value, -points[i][2] if lower else points[i][2]) for i in whole]
+    front = {whole[place] for place in pareto_front(values)}
     figure = new_figure(4.4)
     axes = figure.add_subplot()
     axes.set_xscale("log")
@@ -42,14 +45,15 @@ def pareto(result: SessionResult) -> str | None:
         color, size = _look(result, trial, on_front=i in front)
         p50, p99 = point.latency_ms.p50.value, point.latency_ms.p99.value
         axes.plot([p50, p99], [accuracy] * 2, color=color, linewidth=1.2, alpha=0.55, zorder=3)
-        filled = trial.outcome == "measured"
+        filled = trial.outcome == "measured" and trial.given_up is None
         axes.scatter(
             [p50], [accuracy], s=size, color=color if filled else Ink.PAPER, edgecolors=color, linewidths=1.3, zorder=4
         )
         if i in front or color in (Ink.BEST, Ink.BASELINE):
-            labelled.append((p50, accuracy, fmt.clean(trial.recipe), color))
+            # what was done to the model stands in a line of its own: in one, few names find a place
+            labelled.append((p50, accuracy, fmt.clean(trial.recipe).replace(", ", ",\n"), color))
     steps = sorted((points[i][1].latency_ms.p50.value, points[i][2]) for i in front)
-    axes.step(*zip(*steps, strict=True), where="post", color=Ink.BEST, linewidth=1.2, alpha=0.6, zorder=2)
+    axes.step([x for x, _ in steps], [y for _, y in steps], where="post", color=Ink.BEST, lw=1.2, alpha=0.6, zorder=2)
     _limits(axes, result, lower=lower)
     axes.margins(x=0.1, y=0.16)
     if lower:

@@ -6,13 +6,15 @@ Pure functions of a `SessionResult`; the page and the terminal both draw from he
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from tools.contracts import BatchPoint, Decision, Interval, Latency
 from tools.report import format as fmt
 from tools.result import Configuration, Margin, SessionResult, TrialSummary
 
 _ACCURACY_DROP = "max_accuracy_drop"
+Role: TypeAlias = Literal["best", "baseline", "feasible", "over its limits", "given up", "not measured"]
+"""What became of a candidate."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,18 @@ class TrialRow:
     """One candidate in the table of all trials."""
 
     name: str
-    role: Literal["best", "baseline", "feasible", "over its limits", "not measured"]
+    role: Role
     outcome: str
     reason: str
     p50: Cell
     p99: Cell
+    work: Cell
+    """MFLOP of one item, with the number of parameters."""
+    size: str
     throughput: Cell
     cost: Cell
     accuracy: str
     drop: Cell
-    size: str
     seconds: str
 
 
@@ -267,15 +271,23 @@ def _trial_row(result: SessionResult, trial: TrialSummary) -> TrialRow:
         name=trial.recipe,
         role=_role(result, trial),
         outcome=trial.outcome.replace("_", " "),
-        reason=fmt.clean(trial.reason or ""),
+        reason=fmt.clean(trial.given_up or trial.reason or ""),
         p50=_ms(alone.latency_ms.p50 if alone else None),
         p99=_ms(alone.latency_ms.p99 if alone else None),
+        work=_work(trial),
+        size=fmt.quantity("size_mb", trial.size_mb),
         throughput=_at(_rate(fastest.throughput_rps), fastest.batch_size) if fastest else Cell(),
         cost=_usd(cheapest),
         accuracy=fmt.NOTHING if trial.accuracy is None else fmt.accuracy(trial.accuracy, metric),
         drop=_drop(trial.accuracy_drop, metric),
-        size=fmt.NOTHING if trial.size_mb is None else fmt.mb(trial.size_mb),
         seconds=fmt.seconds(trial.seconds),
+    )
+
+
+def _work(trial: TrialSummary) -> Cell:
+    return Cell(
+        fmt.NOTHING if trial.flops is None else fmt.number(trial.flops / 1e6),
+        "" if trial.parameters is None else fmt.count(trial.parameters),
     )
 
 
@@ -283,11 +295,11 @@ def _at(cell: Cell, batch_size: int) -> Cell:
     return Cell(cell.text, f"at batch {batch_size}", cell.n)
 
 
-def _role(
-    result: SessionResult, trial: TrialSummary
-) -> Literal["best", "baseline", "feasible", "over its limits", "not measured"]:
+def _role(result: SessionResult, trial: TrialSummary) -> Role:
     if not trial.points:
         return "not measured"
+    if trial.given_up is not None:
+        return "given up"
     if trial.chosen:
         return "best"
     if result.baseline is not None and trial.definition == result.baseline.definition:
