@@ -186,6 +186,11 @@ def _headroom(view: SessionView) -> dict[str, JsonScalar]:
     return {} if has_int8_kernels(view.hardware) else {"reduce_range": True}
 
 
+def _has_attention(view: SessionView) -> bool:
+    """Whether the model is a transformer: INT8 then needs the activations smoothed, and some products in float."""
+    return view.profile is not None and "attention" in view.profile.operators
+
+
 def _is_mostly_linear(view: SessionView) -> bool:
     """Whether linear layers take enough of the time for smaller weights of theirs to matter."""
     return view.profile is not None and view.profile.operators.get("linear", 0.0) >= LINEAR_SHARE
@@ -221,13 +226,14 @@ def _onnx_backends(view: SessionView, exported: Steps) -> list[Recipe]:
 def _int8_openvino(view: SessionView, variant: Steps) -> list[Recipe]:
     """Return INT8 on OpenVINO, and the gentler ways where it loses too much: asymmetric, then layers in float."""
     steps = openvino_steps(view, variant)
+    scheme: dict[str, JsonScalar] = {"model_type": "transformer"} if _has_attention(view) else {}
     symmetric, asymmetric = (
         Recipe(
             runtime="openvino",
-            steps=(*steps, Step(transform="quantize-nncf", settings=settings)),
+            steps=(*steps, Step(transform="quantize-nncf", settings={**scheme, **preset})),
             precision=Precision.INT8_STATIC,
         )
-        for settings in ({}, {"preset": "mixed"})
+        for preset in ({}, {"preset": "mixed"})
     )
     mixed = Recipe(
         runtime="openvino",

@@ -14,6 +14,7 @@ import agent.check
 import agent.cli
 import agent.session
 import agent.sync
+import tools.executors
 from tools.worker import Worker
 
 USER_CODE = Path(__file__).parent / "user_code"
@@ -92,7 +93,7 @@ class Commands:
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Have sessions and checks use the warm workers."""
-        monkeypatch.setattr(agent.session, "Worker", self.worker)
+        monkeypatch.setattr(tools.executors, "Worker", self.worker)
         monkeypatch.setattr(agent.check, "Worker", self.worker)
         monkeypatch.setattr(agent.sync, "Worker", self.worker)
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # mlflow sets it for the process

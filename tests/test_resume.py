@@ -257,7 +257,7 @@ def test_a_decision_that_was_altered_is_found(infertune, home):
 
 
 def test_a_changed_policy_shows_where_it_parts(infertune, home, monkeypatch):
-    monkeypatch.setattr(agent.policy, "SWEPT", 1)
+    monkeypatch.setattr(agent.policy, "SHOWN", 1)
     monkeypatch.setattr(agent.replay, "POLICY_VERSION", "next")
     answer = infertune("replay", "--home", home)
     assert answer.exit_code == 3

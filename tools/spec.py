@@ -148,6 +148,28 @@ class SearchSpec(SpecPart):
         return value
 
 
+class SequenceSpec(SpecPart):
+    """Items of varying length, padded at the end to one: how to tell how long an item is."""
+
+    mask: str | None = Field(None, description="name of the input of shape (n, length) that is 1 where a token is")
+    pad: int | float | None = Field(None, description="without a mask: the value where there is no token, in `input`")
+    input: str | None = Field(None, description="name of the input that `pad` is looked for in")
+    axis: int = Field(1, ge=1, description="axis of the inputs along which the length varies; 0 is the batch")
+    inputs: tuple[str, ...] | None = Field(
+        None, description="names of the inputs with that axis; default: all that are as long as the mask there"
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.mask is None) == (self.pad is None):
+            msg = "give exactly one of mask and pad"
+            raise ValueError(msg)
+        if (self.pad is None) != (self.input is None):
+            msg = "`pad` and `input` go together: the value, and the input that holds it"
+            raise ValueError(msg)
+        return self
+
+
 class WorkloadSpec(SpecPart):
     """The model, what to feed it, and how to score it."""
 
@@ -174,6 +196,9 @@ class WorkloadSpec(SpecPart):
         None, description="file.py:function(raw) -> inputs; then the evaluation data are raw items, and it is timed"
     )
     postprocess: str | None = Field(None, description="file.py:function(outputs) -> answer; timed in the profile")
+    sequence: SequenceSpec | None = Field(
+        None, description="for items of varying length, as texts are: batches are then served as long as their longest"
+    )
 
     @field_validator("metric")
     @classmethod

@@ -13,10 +13,11 @@ from tools.contracts import ArtifactRef, ComparisonResult, Contract, Recipe, Wor
 from tools.measure.dependence import Samples
 from tools.measure.latency import warm_up
 from tools.measure.noise import NoiseMeter
+from tools.measure.served import load_for
 from tools.measure.statistics import ratios_by_round, typical_ratio
-from tools.measure.trial import load_for
 from tools.runtimes import get_runtime
 from tools.worker import stage
+from tools.workloads.sequences import Cycle
 
 SETTLE_CALLS = 3
 SETTLE_S = 0.03
@@ -24,10 +25,13 @@ SETTLE_S = 0.03
 hands. With three calls alone, a model of 0.4 ms timed against itself came out 1 % faster than itself."""
 ENOUGH = 2 / 3
 """With a smaller share of the rounds, or of the processes, that were asked for, there is no telling."""
+TRIED_CALLS = 8
+"""Calls from which it is guessed how many items fit into a block."""
 FEWEST_PARTS = 3
 """With fewer undisturbed processes than this there is no interval: the others are reported too, as unstable."""
 
 Key = TypeVar("Key", bound=Hashable)
+Call = TypeVar("Call", bound=Callable[[], object])
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ def run_comparison(
     wanted = [("baseline", low_batch), ("candidate", low_batch)]
     wanted += [("baseline", baseline_batch), ("candidate", candidate_batch)]
     keys = list(dict.fromkeys(wanted if part % 2 == 0 else reversed(wanted)))
-    calls = {key: _call(info, sides[key[0]], key[1], threads) for key in keys}
+    calls = {key: _call(info, sides[key[0]], key[1], threads, seed=part) for key in keys}
     meters = {key: NoiseMeter(threads, tolerant=tolerate_noise) for key in calls}
     if part == 0:
         stage("waiting for a quiet machine")
@@ -93,7 +97,8 @@ def run_comparison(
     stage("timing in turn")
     for call in calls.values():
         warm_up(call, 2.0)
-    turns = take_turns(calls, meters, rounds, lambda call: time_block(call, block_s))
+    serve_the_same(calls, block_s)
+    turns = take_turns(calls, meters, rounds, lambda call: time_turns(call, block_s))
     blocks = turns.blocks
     low = ratios_by_round(blocks["baseline", low_batch], blocks["candidate", low_batch], statistic="median")
     served = ratios_by_round(blocks["baseline", baseline_batch], blocks["candidate", candidate_batch], statistic="mean")
@@ -149,10 +154,10 @@ def combine(*, parts: list[dict[str, Any]], wanted: int, baseline_batch: int, ca
 
 
 def take_turns(
-    calls: Mapping[Key, Callable[[], object]],
+    calls: Mapping[Key, Call],
     meters: Mapping[Key, NoiseMeter],
     rounds: int,
-    time_one: Callable[[Callable[[], object]], Samples],
+    time_one: Callable[[Call], Samples],
 ) -> Turns[Key]:
     """Time each call in turn, forth and back, until there are `rounds` undisturbed rounds, or twice as many in all.
 
@@ -179,24 +184,65 @@ def take_turns(
     return Turns(blocks, kept=kept, disturbed=len(quiet) - kept, stable=kept >= ENOUGH * rounds)
 
 
-def _call(workload: WorkloadInfo, side: dict[str, Any], size: int, threads: int) -> Any:
+def _call(workload: WorkloadInfo, side: dict[str, Any], size: int, threads: int, *, seed: int) -> Cycle:
     recipe = Recipe.model_validate(side["recipe"])
-    runner, example = load_for(
-        get_runtime(recipe.runtime), ArtifactRef.model_validate(side["artifact"]), recipe, workload, size, threads
-    )
-    return lambda: runner(example)
+    artifact = ArtifactRef.model_validate(side["artifact"])
+    return load_for(get_runtime(recipe.runtime), artifact, recipe, workload, size, threads, seed=seed)
 
 
-def time_block(call: Callable[[], object], block_s: float) -> Samples:
-    """Let a call settle, then time it in milliseconds for `block_s` seconds, at least five times: one side's turn."""
+def serve_the_same(calls: Mapping[tuple[str, int], Cycle], block_s: float) -> None:
+    """Let each call serve the same items in one turn, so that their lengths are no part of a ratio.
+
+    As many as the slowest call serves in a block, but at least one of the largest batches. Each process of a comparison
+    has other items, so the interval over processes tells of the lengths too. With one batch for all items, each call
+    goes on with that.
+
+    Args:
+        calls: by side and batch size; their batches are slices of one stream of items.
+        block_s: seconds of one call's turn.
+    """
+    if all(call.length == 1 for call in calls.values()):
+        return
+    per_item_s = []
+    for (_, size), call in calls.items():
+        call.restart()
+        tried = min(call.length, TRIED_CALLS)
+        before = time.perf_counter()
+        for _ in range(tried):
+            call()
+        per_item_s.append((time.perf_counter() - before) / tried / size)
+    largest = max(size for _, size in calls)
+    most = min(call.length * size for (_, size), call in calls.items())
+    items = min(max(int(block_s / max(per_item_s)), largest), most)
+    for (_, size), call in calls.items():
+        call.restart(max(items // size, 1))
+
+
+def time_turns(call: Cycle, block_s: float) -> Samples:
+    """Time whole turns of a cycle, each batch as often as the others: one side's turn."""
+    return time_block(call, block_s, turn=call.length, restart=call.restart)
+
+
+def time_block(
+    call: Callable[[], object], block_s: float, *, turn: int = 1, restart: Callable[[], None] = lambda: None
+) -> Samples:
+    """Let a call settle, then time it in milliseconds for `block_s` seconds, at least five times: one side's turn.
+
+    Args:
+        call: what to time.
+        block_s: how long.
+        turn: stop at a multiple of so many calls only.
+        restart: called when it has settled.
+    """
     settled = time.perf_counter() + SETTLE_S
     calls = 0
     while calls < SETTLE_CALLS or time.perf_counter() < settled:
         call()
         calls += 1
+    restart()
     times: list[float] = []
     ends = time.perf_counter() + block_s
-    while time.perf_counter() < ends or len(times) < 5:
+    while time.perf_counter() < ends or len(times) < 5 or len(times) % turn:
         before = time.perf_counter_ns()
         call()
         times.append((time.perf_counter_ns() - before) / 1e6)

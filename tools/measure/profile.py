@@ -81,9 +81,9 @@ def _profile_onnx(info: WorkloadInfo, trace: Path, threads: int) -> tuple[Measur
     import onnxruntime as ort
 
     from tools.measure.layers_onnx import create_session, profile_onnx
-    from tools.workloads.datasets import batch_of
+    from tools.workloads.sequences import served_batch
 
-    inputs = batch_of(info.evaluation, info.source.fixed_batch or 1)
+    inputs = served_batch(info, info.evaluation, info.source.fixed_batch or 1)
     stage("profiling layers")
     measured = profile_onnx(info.source, inputs, threads=threads, budget_s=LAYERS_BUDGET_S, trace=trace)
     stage("timing one request")
@@ -102,13 +102,13 @@ def _profile_torch(info: WorkloadInfo, trace: Path, threads: int) -> tuple[Measu
 
     from tools.measure.layers_graph import profile_exported, profile_torchscript
     from tools.measure.layers_torch import ModuleCall, profile_modules
-    from tools.workloads.datasets import batch_of
     from tools.workloads.modules import call_arguments, flatten_outputs, load_module, to_numpy
+    from tools.workloads.sequences import served_batch
 
     torch.set_num_threads(threads)
     stage("loading the model")
     module = load_module(info.source)
-    inputs = batch_of(info.evaluation, info.source.fixed_batch or 1)
+    inputs = served_batch(info, info.evaluation, info.source.fixed_batch or 1)
     call = ModuleCall.of(module, inputs)
     profilers = {ModelFormat.PT2: profile_exported, ModelFormat.TORCHSCRIPT: profile_torchscript}
     stage("profiling layers")

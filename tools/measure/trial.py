@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import math
 import os
@@ -22,10 +21,11 @@ from tools.measure.dependence import Samples, effective_samples
 from tools.measure.energy import EnergyCounter, find_counter
 from tools.measure.latency import Sampled, SamplingLimits, sample
 from tools.measure.noise import NoiseMeter
+from tools.measure.served import load_for, load_runner
 from tools.measure.statistics import latency, paired_drop, quantile_interval, score_interval, throughput
-from tools.runtimes import Runner, Runtime, get_runtime
-from tools.runtimes.onnxruntime_cuda import OnnxRuntimeCuda
+from tools.runtimes import Runtime, get_runtime
 from tools.worker import emit, stage
+from tools.workloads.sequences import joined, served_batch, trimmed, varying_outputs
 
 EVALUATION_BATCH = 32
 SLICE = 64
@@ -88,13 +88,13 @@ def run_trial(
     for size in _accepted(batch_sizes, made):
         stage(f"loading at batch {size}")
         before = time.perf_counter()
-        runner, example = load_for(runtime, made, parsed, info, size, threads)
+        call = load_for(runtime, made, parsed, info, size, threads)
         if not points:
             load_ms = (time.perf_counter() - before) * 1e3
         stage(f"timing batch {size}")
         meter = NoiseMeter(threads, tolerant=tolerate_noise)
-        taken = sample(functools.partial(runner, example), limits, meter, energy=energy)
-        point = _point(taken, size, on_gpu=isinstance(runtime, OnnxRuntimeCuda))
+        taken = sample(call, limits, meter, energy=energy)
+        point = _point(taken, size, on_gpu=runtime.device == "cuda")
         points.append(point)
         arrays[f"latency_ms_{size}"] = taken.samples_ms
         if len(taken.discarded_ms):
@@ -112,7 +112,7 @@ def run_trial(
             break
         if _flat(points):
             break
-        del runner
+        del call
     accuracy, difference = None, None
     if with_accuracy:
         stage("evaluating accuracy")
@@ -159,17 +159,6 @@ def _accepted(batch_sizes: list[int], artifact: ArtifactRef) -> list[int]:
     return sizes
 
 
-def load_for(  # noqa: PLR0917  what a run is made of, in the order of the recipe
-    runtime: Runtime, artifact: ArtifactRef, recipe: Recipe, workload: WorkloadInfo, size: int, threads: int
-) -> tuple[Runner, dict[str, np.ndarray]]:
-    """Load an artifact for one batch size; returns the runner and an example batch of held-out items."""
-    from tools.workloads.datasets import batch_of
-
-    example = batch_of(workload.evaluation, size)
-    runner = runtime.load(artifact, recipe, batch_size=size, threads=threads, example=example)
-    return runner, example
-
-
 def evaluate(  # noqa: PLR0917  as `load_for`
     runtime: Runtime,
     artifact: ArtifactRef,
@@ -200,8 +189,15 @@ def evaluate(  # noqa: PLR0917  as `load_for`
     """
     from tools.workloads.metrics import check_finite
 
-    runner, _ = load_for(runtime, artifact, recipe, workload, size, threads)
+    runner = load_runner(
+        runtime, artifact, recipe, workload, served_batch(workload, workload.evaluation, size), threads
+    )
+    varies = varying_outputs(workload)
     collected: list[list[np.ndarray]] = []
+
+    def so_far() -> tuple[np.ndarray, ...]:
+        return tuple(joined(parts, workload.sequence, varies=v) for parts, v in zip(collected, varies, strict=True))
+
     seen, look_at = 0, SLICE
     for inputs, kept in _batches(workload, size):
         outputs = runner(inputs)
@@ -212,9 +208,9 @@ def evaluate(  # noqa: PLR0917  as `load_for`
         seen += kept
         if look_at <= seen < workload.evaluation.n:
             look_at = 2 * seen
-            if slice_only or enough(tuple(np.concatenate(parts) for parts in collected)):
+            if slice_only or enough(so_far()):
                 break
-    outputs = tuple(np.concatenate(parts) for parts in collected)
+    outputs = so_far()
     check_finite(outputs, [spec.name for spec in workload.outputs])
     return outputs
 
@@ -229,7 +225,8 @@ def _batches(workload: WorkloadInfo, size: int) -> Iterator[tuple[dict[str, np.n
         if kept < size:
             repeat = np.resize(np.arange(kept), size)
             inputs = {name: array[repeat] for name, array in inputs.items()}
-        yield {name: np.ascontiguousarray(array) for name, array in inputs.items()}, kept
+        batch = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        yield trimmed(workload.sequence, batch), kept
 
 
 def _point(taken: Sampled, size: int, *, on_gpu: bool) -> BatchPoint:

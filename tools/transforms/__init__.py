@@ -70,9 +70,12 @@ def check_order(source: ModelFormat, steps: Sequence[Step]) -> ModelFormat:
 
 def apply_step(artifact: dict[str, Any], workload: dict[str, Any], step: dict[str, Any], root: str) -> dict[str, Any]:
     """Apply one step; a worker task, so everything is JSON. Returns a `BuildResult`."""
-    parsed = Step.model_validate(step)
+    parsed, given = Step.model_validate(step), ArtifactRef.model_validate(artifact)
     stage(f"applying {parsed.transform}")
-    made = get_transform(parsed.transform).apply(
-        ArtifactRef.model_validate(artifact), WorkloadInfo.model_validate(workload), parsed.settings, Path(root)
-    )
+    transform = get_transform(parsed.transform)
+    made = transform.apply(given, WorkloadInfo.model_validate(workload), parsed.settings, Path(root))
+    if transform.stage >= Stage.CONVERT and made.artifact.fixed_length is None:  # a length in a program stays in it
+        made = made.model_copy(
+            update={"artifact": made.artifact.model_copy(update={"fixed_length": given.fixed_length})}
+        )
     return made.model_dump(mode="json")

@@ -35,7 +35,8 @@ class ConvertOpenVino:
             model = ov.convert_model(str(model_file(artifact)))
         else:
             model = _convert_torch(artifact, workload)
-        return BuildResult(artifact=save_openvino(model, root, Precision.FP32, artifact.fixed_batch))
+        made = save_openvino(model, root, artifact.precision, artifact.fixed_batch)
+        return BuildResult(artifact=made.model_copy(update={"fixed_length": artifact.fixed_length}))
 
 
 def save_openvino(model: Any, root: Path, precision: Precision, fixed_batch: int | None) -> ArtifactRef:
@@ -56,15 +57,20 @@ def save_openvino(model: Any, root: Path, precision: Precision, fixed_batch: int
 def _convert_torch(artifact: ArtifactRef, workload: WorkloadInfo) -> Any:
     import openvino as ov
 
-    from tools.transforms.example import EXPORT_BATCH, example_call
+    from tools.transforms.example import EXPORT_BATCH, any_size, example_call
     from tools.workloads.modules import load_module
 
     arguments, keywords = example_call(workload, artifact.fixed_batch or EXPORT_BATCH)
-    batch = artifact.fixed_batch or -1
+    varying = any_size(workload, batch=artifact.fixed_batch is None, length=artifact.fixed_length is None)
+    size = artifact.fixed_batch or EXPORT_BATCH
+    shapes = [
+        [-1 if axis in varying[spec.name] else n for axis, n in enumerate((size, *spec.shape))]
+        for spec in workload.inputs
+    ]
     model = ov.convert_model(
         load_module(artifact),
         example_input=keywords or (arguments if len(arguments) > 1 else arguments[0]),
-        input=[ov.PartialShape([batch, *spec.shape]) for spec in workload.inputs],
+        input=[ov.PartialShape(shape) for shape in shapes],
     )
     for port, spec in zip(model.inputs, workload.inputs, strict=True):
         port.set_names({spec.name})

@@ -9,7 +9,9 @@ from typing import ClassVar
 
 from tools.artifacts import model_file, model_file_name, write_artifact
 from tools.contracts import ArtifactRef, BuildResult, JsonScalar, ModelFormat, Precision, WorkloadInfo
+from tools.errors import TransformError
 from tools.transforms.base import Stage
+from tools.transforms.graph_facts import node_counts, quantized_layers, quantized_result, refuse_quantized
 
 
 class QuantizeDynamic:
@@ -29,21 +31,28 @@ class QuantizeDynamic:
         settings: Mapping[str, JsonScalar],  # noqa: ARG002
         root: Path,
     ) -> BuildResult:
-        """Quantize every supported operator's weights, per channel where the operator allows it."""
+        """Quantize every supported operator's weights, per tensor.
+
+        Raises:
+            TransformError: the model is quantized already, or there is nothing to quantize.
+        """
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
+        before = node_counts(model_file(artifact))
+        refuse_quantized(before)
         with tempfile.TemporaryDirectory() as scratch:
             prepared = prepare(artifact, Path(scratch))
 
             def fill(folder: Path) -> None:
-                quantize_dynamic(
-                    str(prepared), str(folder / model_file_name(ModelFormat.ONNX)), weight_type=QuantType.QInt8
-                )
+                target = folder / model_file_name(ModelFormat.ONNX)
+                quantize_dynamic(str(prepared), str(target), weight_type=QuantType.QInt8)
+                if quantized_layers(target) == 0:
+                    raise TransformError("it has no convolution or matrix product that ONNX Runtime can quantize.")
 
             made = write_artifact(
                 root, ModelFormat.ONNX, Precision.INT8_DYNAMIC, fill, fixed_batch=artifact.fixed_batch
             )
-        return BuildResult(artifact=made)
+        return quantized_result(artifact, before, made)
 
 
 def prepare(artifact: ArtifactRef, scratch: Path) -> Path:

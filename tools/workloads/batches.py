@@ -21,6 +21,8 @@ from tools.workloads.modules import to_numpy
 
 Array = npt.NDArray[Any]
 
+_TEXT = "US"
+"""Kinds of arrays that `preprocess` may be given, beside numbers."""
 _NPZ_CHUNK = 64
 """Items that `preprocess` gets at a time from an .npz."""
 _HOW = "Yield (inputs, targets) batches, as arrays or tensors with the batch dimension first; targets may be None."
@@ -143,7 +145,8 @@ def _npz_batches(path: Path) -> Iterator[tuple[Any, Any]]:
         )
     everything = arrays if targets is None else {**arrays, "targets": targets}
     for name, value in everything.items():
-        _array(value, f"`{name}`", str(path))
+        if value.dtype.kind not in _TEXT or value.ndim == 0:
+            _array(value, f"`{name}`", str(path))
     lengths = {len(value) for value in everything.values()}
     if len(lengths) > 1:
         shapes = ", ".join(f"{name} {value.shape}" for name, value in everything.items())
@@ -179,10 +182,13 @@ def _array(value: Any, what: str, where: str) -> Array:
     except ValueError as error:  # lists of unequal length
         raise WorkloadError(f"{what} is not an array ({error}).", where=where, fix=_HOW) from error
     if array.dtype.kind not in "biuf":
+        text = array.dtype.kind in _TEXT and what != "targets"
         raise WorkloadError(
             f"{what} has dtype {array.dtype}; models take booleans, integers and floats.",
             where=where,
-            fix="Items of different lengths: pad them to one shape.",
+            fix="Text: name a `preprocess` in the spec that makes numbers of it."
+            if text
+            else "Items of different lengths: pad them to one shape.",
         )
     if array.ndim == 0:
         raise WorkloadError(f"{what} has no batch dimension.", where=where, fix=_HOW)

@@ -14,12 +14,14 @@ import numpy as np
 
 from tools.artifacts import write_artifact
 from tools.contracts import DatasetRef, ModelFormat, WorkloadInfo, digest_of
+from tools.contracts.workload import SequenceInfo
 from tools.errors import WorkloadError
 from tools.spec import BUILTIN_LOSSES, BUILTIN_METRICS, DataSpec, WorkloadSpec
 from tools.worker import stage
 from tools.workloads import code, metrics, probing
 from tools.workloads.batches import Items, read_items
 from tools.workloads.datasets import describe, tensor_specs, write_dataset
+from tools.workloads.sequences import check_padding, describe_sequence
 from tools.workloads.sources import Source, fit_items, open_source
 from tools.workloads.students import identify
 
@@ -53,7 +55,8 @@ def materialize(
     stage("loading the data")
     evaluation, calibration, notes = _read(workload, source, limit_calibration)
     stage("running one batch")
-    found = probing.probe(source, evaluation)
+    sequence = _sequence(workload, evaluation, calibration)
+    found = probing.probe(source, evaluation, sequence)
     notes += found.notes
     stage("scoring a few items")
     sample = probing.run_items(source.run, evaluation, min(evaluation.n, _SLICE), found.fixed_batch)
@@ -84,6 +87,7 @@ def materialize(
             "higher_is_better": better,
             "outputs": [o.name for o in found.outputs],
             "code": {role: name for role, name in digests.items() if role != "loss"},
+            **({} if found.sequence is None else {"sequence": found.sequence.model_dump(mode="json")}),
         }
     )
     return WorkloadInfo(
@@ -105,8 +109,18 @@ def materialize(
         training=training_ref,
         loss=workload.loss,
         students=identify(students, source.architecture),
+        sequence=found.sequence,
         notes=(*notes, *training_notes),
     ).model_dump(mode="json")
+
+
+def _sequence(workload: WorkloadSpec, evaluation: Items, calibration: Items) -> SequenceInfo | None:
+    """Find out how the items' lengths vary, if the spec says that they do."""
+    if workload.sequence is None:
+        return None
+    sequence = describe_sequence(workload.sequence, evaluation.inputs, _named(workload.evaluation))
+    check_padding(sequence, calibration.inputs, _named(workload.calibration or workload.evaluation))
+    return sequence
 
 
 def _training(
@@ -176,7 +190,8 @@ def dry_load(spec: dict[str, Any], home: str) -> dict[str, Any]:  # noqa: ARG001
         calibration = read_items(workload.calibration, preprocess=workload.preprocess, limit=_SLICE)
         _check_alike(items, fit_items(source, calibration, _named(workload.calibration)))
     stage("running one batch")
-    found = probing.probe(source, items)
+    sequence = None if workload.sequence is None else describe_sequence(workload.sequence, items.inputs, where)
+    found = probing.probe(source, items, sequence)
     sample = probing.run_items(source.run, items, items.n, found.fixed_batch)
     notes = (*source.notes, *items.notes, *found.notes, *probing.check_scoring(workload, sample, items))
     scores = metrics.score(workload.metric, tuple(sample.values()), items.targets, baseline=tuple(sample.values()))

@@ -6,18 +6,20 @@ Imported by workers only: it needs torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tools.contracts import ArtifactRef, TensorSpec
+from tools.contracts.workload import SequenceInfo
 from tools.errors import WorkloadError
 from tools.spec import BUILTIN_METRICS, WorkloadSpec
 from tools.workloads import code, metrics, modules
 from tools.workloads.batches import Items
 from tools.workloads.datasets import describe, repeated, tensor_specs
+from tools.workloads.sequences import lengths_of, resize, resized
 from tools.workloads.sources import Source
 
 Array = npt.NDArray[Any]
@@ -36,14 +38,21 @@ class Probe:
     outputs: tuple[TensorSpec, ...]
     fixed_batch: int | None
     notes: tuple[str, ...]
+    sequence: SequenceInfo | None = None
+    """With the outputs that are as long as the batch, where lengths vary."""
 
 
-def probe(source: Source, items: Items) -> Probe:
-    """Run batches of two and of one item, or of the size written into the program.
+def probe(source: Source, items: Items, sequence: SequenceInfo | None = None) -> Probe:
+    """Run batches of two and of one item, or of the size written into the program; and a short one, if lengths vary.
 
     Raises:
-        WorkloadError: no batch runs, an output is not batch-first, or is not finite.
+        WorkloadError: no batch runs, an output is not batch-first, or is not finite; the model takes one length only.
     """
+    found = _probe_batches(source, items)
+    return found if sequence is None else _probe_length(source, items, sequence, found)
+
+
+def _probe_batches(source: Source, items: Items) -> Probe:
     if source.fixed_batch is not None:
         outputs = _run_batch(source, items, source.fixed_batch)
         _check_outputs(source, outputs, source.fixed_batch)
@@ -73,6 +82,48 @@ def probe(source: Source, items: Items) -> Probe:
         )
         notes = (note,)
     return Probe(outputs=tensor_specs(results[2]), fixed_batch=None, notes=notes)
+
+
+def _probe_length(source: Source, items: Items, sequence: SequenceInfo, found: Probe) -> Probe:
+    """Run the shortest item with its padding and without: which outputs vary, and does the padding matter?"""
+    lengths = lengths_of(sequence, items.inputs)
+    length = int(lengths.min())
+    if length == sequence.length:
+        note = f"All items have the length {length}: `sequence` changes nothing."
+        return replace(found, sequence=sequence, notes=(*found.notes, note))
+    size = found.fixed_batch or 1
+    shortest = repeated(items.take(np.array([lengths.argmin()])).inputs, size)
+    padded = source.run(shortest)
+    try:
+        cut = source.run(resized(sequence, shortest, length))
+    except WorkloadError as error:
+        raise WorkloadError(
+            f"{error.what.rstrip('.')}; the batch was cut from {sequence.length} to its longest item, {length}.",
+            where=error.where or source.where,
+            fix="Let the model take any length, or leave `sequence` out: all batches are then padded to one length.",
+        ) from error
+    axis = sequence.axis
+    varies = [
+        name
+        for name, value in cut.items()
+        if value.ndim > axis and value.shape[axis] == length and padded[name].shape[axis] == sequence.length
+    ]
+    expected = {name: resize(value, axis, length, 0) if name in varies else value for name, value in padded.items()}
+    changed = [name for name in cut if cut[name].shape != expected[name].shape]
+    if changed:
+        raise WorkloadError(
+            f"the output `{changed[0]}` of a batch cut from {sequence.length} to {length} has shape "
+            f"{cut[changed[0]].shape}, and {padded[changed[0]].shape} before: nothing is as long as the batch.",
+            where=source.where,
+        )
+    notes = found.notes
+    if _difference(expected, cut) > _SAME:
+        note = (
+            "An item's output depends on how far it is padded: accuracy is that of batches padded to their longest "
+            "item. Does the model use the mask?"
+        )
+        notes = (*notes, note)
+    return replace(found, sequence=sequence.model_copy(update={"outputs": tuple(varies)}), notes=notes)
 
 
 def run_items(run: Run, items: Items, count: int, fixed_batch: int | None) -> dict[str, Array]:
