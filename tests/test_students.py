@@ -20,7 +20,11 @@ def model(tmp_path_factory):
 
 def test_a_model_of_a_known_family_has_students_that_are_found_without_being_named():
     found = identify(None, "torchvision.models.resnet.ResNet")
-    assert [(s.name, s.width) for s in found] == [("resnet18", 1.0), ("resnet18@width=0.5", 0.5)]
+    assert [(s.name, s.width) for s in found] == [
+        ("resnet18", 1.0),
+        ("resnet18@width=0.5", 0.5),
+        ("resnet18@width=0.25", 0.25),
+    ]
     assert all(s.code for s in found)
 
 

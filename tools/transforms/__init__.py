@@ -32,6 +32,8 @@ TRANSFORMS = Registry[Transform](
         "quantize-static": "tools.transforms.quantize_static:QuantizeStatic",
         "quantize-nncf": "tools.transforms.quantize_nncf:QuantizeNncf",
         "quantize-mixed": "tools.transforms.quantize_mixed:QuantizeMixed",
+        "quantize-mixed-onnx": "tools.transforms.quantize_mixed:QuantizeMixedOnnx",
+        "quantize-weights-onnx": "tools.transforms.quantize_weights:QuantizeWeightsOnnx",
         "quantize-weights": "tools.transforms.quantize_weights:QuantizeWeights",
         "quantize-aware": "tools.transforms.quantize_aware:QuantizeAware",
     },

@@ -44,8 +44,8 @@ class QuantizeAware:
         """Calibrate, train, convert.
 
         Raises:
-            TransformError: there are no training items, or a setting or the calibration items cannot be used, or the
-                training ran away.
+            TransformError: there are no training items, a setting or the calibration items cannot be used, or there is
+                nothing to quantize.
         """
         import nncf
 
@@ -65,13 +65,14 @@ class QuantizeAware:
         teacher = load_module(artifact)
         stage("inserting quantizers")
         use_plain_quantizers()
-        batches = [nncf_arguments(teacher, batch) for batch in calibration_batches(workload, artifact)]
+        items = list(calibration_batches(workload, artifact))
+        batches = [nncf_arguments(teacher, batch) for batch in items]
         student = nncf.quantize(
             wrappable(load_module(artifact)), nncf.Dataset(batches), subset_size=len(batches), **options
         )
         if not has_quantizers(student):
             raise TransformError("it has no operator that NNCF can quantize.")
-        facts = train(student, teacher, workload.training, settings, artifact.fixed_batch or BATCH)
+        facts = train(student, teacher, workload.training, items, settings, size=artifact.fixed_batch or BATCH)
         stage("converting")
         model = _converted(nncf.strip(student, example_input=batches[0]), artifact, workload)
         made = save_openvino(model, root, Precision.INT8_STATIC, artifact.fixed_batch)

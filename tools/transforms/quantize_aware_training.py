@@ -5,8 +5,9 @@ Imported by workers only: it needs torch.
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,6 @@ import numpy as np
 import torch
 
 from tools.contracts import DatasetRef, JsonScalar
-from tools.errors import TransformError
 from tools.worker import emit, stage
 from tools.workloads.datasets import load_inputs
 from tools.workloads.modules import call_arguments, flatten_outputs
@@ -66,23 +66,23 @@ def train(
     student: torch.nn.Module,
     teacher: torch.nn.Module,
     data: DatasetRef,
+    judged: Sequence[Mapping[str, np.ndarray]],
     settings: Mapping[str, JsonScalar],
+    *,
     size: int,
 ) -> dict[str, JsonScalar]:
-    """Train in place towards the teacher's outputs, until the epochs or the time are used up.
+    """Train in place towards the teacher's outputs, until the epochs or the time are used up, and keep the best epoch.
 
     Args:
         student: with fake quantizers, for inference: dropout and the statistics of batch normalization stay so.
         teacher: the float model.
         data: items to learn from; their targets are not used.
+        judged: batches by which the best epoch is known; what was there before the training counts as one.
         settings: `epochs`, `learning_rate`, `max_s` and `seed`, as `QuantizeAware` says.
         size: items in a batch.
 
     Returns:
-        Facts: `epochs`, and the loss of the first and of the last one.
-
-    Raises:
-        TransformError: the loss did not stay finite.
+        Facts: `epochs`, and the loss on `judged` before the training and of what is kept.
     """
     epochs, seconds = int(settings.get("epochs") or DEFAULT_EPOCHS), float(settings.get("max_s") or DEFAULT_SECONDS)
     order = np.random.default_rng(int(settings.get("seed") or 0))
@@ -92,23 +92,38 @@ def train(
         [p for p in student.parameters() if p.requires_grad], lr=float(settings.get("learning_rate") or DEFAULT_RATE)
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * max(1, data.n // size))
-    started, losses = time.monotonic(), []
+    before = lowest = _judge(student, teacher, judged)
+    best, done, started = copy.deepcopy(student.state_dict()), 0, time.monotonic()
     for epoch in range(1, epochs + 1):
         stage(f"training with quantizers, epoch {epoch} of {epochs}")
-        steps = [_step(student, teacher, batch, optimizer, schedule) for batch in _batches(data, order, size)]
-        losses.append(float(np.mean(steps)))
-        emit("training", epoch=epoch, epochs=epochs, loss=losses[-1])
+        for batch in _batches(data, order, size):
+            _step(student, teacher, batch, optimizer)
+            schedule.step()
+        loss, done = _judge(student, teacher, judged), epoch
+        emit("training", epoch=epoch, epochs=epochs, loss=loss)
+        if loss < lowest:
+            lowest, best = loss, copy.deepcopy(student.state_dict())
         if time.monotonic() - started > seconds:
             break
-    if not np.isfinite(losses[-1]):
-        raise TransformError("the training ran away: its loss is not finite.", fix="Set a lower `learning_rate`.")
-    return {"epochs": len(losses), "loss_first": losses[0], "loss_last": losses[-1]}
+    student.load_state_dict(best)
+    return {"epochs": done, "loss_before": before, "loss": lowest}
+
+
+def _judge(student: torch.nn.Module, teacher: torch.nn.Module, batches: Sequence[Mapping[str, np.ndarray]]) -> float:
+    with torch.no_grad():
+        return float(np.mean([float(_loss(student, teacher, batch)) for batch in batches]))
 
 
 def _step(
-    student: torch.nn.Module, teacher: torch.nn.Module, batch: Mapping[str, np.ndarray], optimizer: Any, schedule: Any
-) -> float:
-    """Take one step towards the teacher's outputs: their mean squared difference over the teacher's variance."""
+    student: torch.nn.Module, teacher: torch.nn.Module, batch: Mapping[str, np.ndarray], optimizer: torch.optim.Adam
+) -> None:
+    optimizer.zero_grad()
+    _loss(student, teacher, batch).backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+def _loss(student: torch.nn.Module, teacher: torch.nn.Module, batch: Mapping[str, np.ndarray]) -> torch.Tensor:
+    """Return the mean squared difference to the teacher's outputs, over their variance."""
     arguments, keywords = call_arguments(teacher, batch)
     with torch.no_grad():
         wanted = flatten_outputs(teacher(*arguments, **keywords))
@@ -118,12 +133,7 @@ def _step(
         for f, w in zip(found, wanted, strict=True)
         if w.dtype.is_floating_point
     ]
-    loss = torch.stack(parts).mean()
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    schedule.step()
-    return float(loss.detach())
+    return torch.stack(parts).mean()
 
 
 def _batches(data: DatasetRef, order: np.random.Generator, size: int) -> Iterator[dict[str, np.ndarray]]:

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     import torch
 
 _FAMILIES: dict[str, tuple[str, ...]] = {
-    "torchvision.models.resnet.ResNet": ("torchvision.models:resnet18", "torchvision.models:resnet18@width=0.5"),
+    "torchvision.models.resnet.ResNet": (
+        "torchvision.models:resnet18",
+        "torchvision.models:resnet18@width=0.5",
+        "torchvision.models:resnet18@width=0.25",
+    ),
     "torchvision.models.mobilenetv3.MobileNetV3": ("torchvision.models:mobilenet_v3_small",),
     "torchvision.models.mobilenetv2.MobileNetV2": ("torchvision.models:mobilenet_v3_small",),
     "torchvision.models.efficientnet.EfficientNet": ("torchvision.models:mobilenet_v3_small",),
