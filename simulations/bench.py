@@ -54,6 +54,8 @@ def main() -> None:
     console.print(repeatability_table())
     for part in coverage_tables():
         console.print(part)
+    for module in ("simulations.search", "simulations.accuracy_control"):
+        subprocess.run([sys.executable, "-P", "-m", module], check=True)
 
 
 def _overheads(console: Console) -> None:
