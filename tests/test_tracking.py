@@ -610,6 +610,8 @@ def test_each_precision_has_its_own_accuracy_loss():
         "fp16_accuracy_loss",
         "int8_dynamic_accuracy_loss",
         "int8_accuracy_loss",
+        "int8_mixed_accuracy_loss",
+        "int4_weights_accuracy_loss",
     ]
 
 

@@ -22,6 +22,7 @@ import agent.loading
 import agent.policy
 import agent.session
 import nodes.report
+import tools.executors
 import tools.inquiry
 import tools.limits
 import tools.runtimes
@@ -83,7 +84,7 @@ def quick(settings: Settings) -> Iterator[None]:
         patch(agent.policy, "BATCH_SIZES", BATCH_SIZES)
         patch(tools.inquiry, "is_lasting", lambda outcome: isinstance(outcome, Unstable) or is_lasting(outcome))
         if settings.light:
-            patch(agent.session, "TORCH_MODULES", tools.worker.LIGHT_MODULES)
+            patch(tools.executors, "TORCH_MODULES", tools.worker.LIGHT_MODULES)
         if not settings.mlflow:
             patch(nodes.report, "mirror", away)
         yield
