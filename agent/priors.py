@@ -51,12 +51,14 @@ _THREADS_EXPONENT = 0.65
 """Of the speed-up by more threads."""
 _THREADS_SD = 0.2
 _STREAMS_GAIN = (0.05, 0.15)
+_SHORTER_GAIN = (0.2, 0.3)
+"""Of cutting texts to half of the longest: most are shorter anyway."""
 _BATCH_SD = 0.12
 """Standard deviation that each doubling of the batch adds."""
 _SETTING = (0.0, 0.1)
 """Any other setting of a runtime: little is to be expected of it."""
 
-_KNOWN = frozenset({"student", "runtime", "precision", "batch", "threads", "streams"})
+_KNOWN = frozenset({"student", "runtime", "precision", "batch", "threads", "streams", "max_length"})
 
 _SMALLER = {
     "int8-dynamic": math.log(4),
@@ -110,6 +112,8 @@ def prior(levels: Mapping[str, str], facts: Facts) -> tuple[float, dict[str, flo
         parts["threads"] = (_THREADS_EXPONENT * math.log(threads / facts.threads), _THREADS_SD)
     if float(levels.get("streams", 1)) > 1:
         parts["streams"] = _STREAMS_GAIN
+    if levels.get("max_length"):
+        parts["max_length"] = _SHORTER_GAIN
     parts |= {factor: _SETTING for factor, level in levels.items() if factor not in _KNOWN and level}
     return sum(mean for mean, _ in parts.values()), {factor: sd for factor, (_, sd) in parts.items() if sd > 0}
 

@@ -135,7 +135,7 @@ def levels_of(view: SessionView, recipe: Recipe, batch: int) -> dict[str, str]:
     """Return a recipe's levels: all that it has in common with others, or not."""
     quantizing = [s for s in recipe.steps if s.transform.startswith("quantize")]
     how = ", ".join(f"{s.transform} {sorted(s.settings.items())}" for s in quantizing)
-    usual = ("threads", "streams")
+    usual = ("threads", "streams", "max_length")
     return {
         "student": recipe.variant,
         "runtime": recipe.runtime,
@@ -143,6 +143,7 @@ def levels_of(view: SessionView, recipe: Recipe, batch: int) -> dict[str, str]:
         "quantizer": how,
         "threads": str(recipe.settings.get("threads", _threads(view))),
         "streams": str(recipe.settings.get("streams", 1)),
+        "max_length": str(recipe.settings.get("max_length", "")),
         "settings": ", ".join(f"{k}={v}" for k, v in sorted(recipe.settings.items()) if k not in usual),
         "batch": str(batch),
     }

@@ -16,7 +16,7 @@ LINEAR_SHARE = 0.3
 TRAINING_SHARE = 0.2
 """Of the session's time that one training may take."""
 LONGEST_TRAINING_S = 120
-SETTINGS = ("threads", "streams")
+SETTINGS = ("threads", "streams", "max_length")
 """Of runtimes, which the search tries."""
 SETTLED_PRECISIONS = (Precision.FP32, Precision.BF16, Precision.INT8_STATIC, Precision.INT8_MIXED)
 """What threads and streams are tried with."""
@@ -251,10 +251,12 @@ def _int8_openvino(view: SessionView, variant: Steps) -> list[Recipe]:
 
 
 def _settings(view: SessionView) -> list[Recipe]:
-    """Return other settings of the runtimes of what runs well: fewer threads, concurrent streams."""
+    """Return other settings of the runtimes of what runs well: fewer threads, concurrent streams, shorter texts."""
     threads = view.spec.hardware.threads or view.hardware.cores
-    if threads < 2:
-        return []
+    wanted: list[dict[str, JsonScalar]] = [{"threads": 1}, {"streams": threads}] if threads > 1 else []
+    sequence = view.workload.sequence
+    if sequence is not None:
+        wanted.append({"max_length": sequence.length // 2})
     settled = [
         t.recipe
         for t in view.ran
@@ -263,11 +265,7 @@ def _settings(view: SessionView) -> list[Recipe]:
         and t.recipe.runtime in ("openvino", "onnxruntime")
         and t.recipe.precision in SETTLED_PRECISIONS
     ]
-    return [
-        r.model_copy(update={"settings": settings})
-        for r in settled
-        for settings in ({"threads": 1}, {"streams": threads})
-    ]
+    return [r.model_copy(update={"settings": settings}) for r in settled for settings in wanted]
 
 
 def _half_precisions(view: SessionView) -> list[tuple[Precision, str | None]]:
