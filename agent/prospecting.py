@@ -77,9 +77,12 @@ def prospecting(view: SessionView, recipes: tuple[Recipe, ...]) -> Prospecting:
     targets: dict[str, Target] = {}
     seen: list[Seen] = []
     everything = {r.digest: r for r in (*recipes, *(t.recipe for t in view.ran))}
+    failed = {e.recipe.digest for e in view.of_kind(EvidenceKind.BUILD) if not isinstance(e.outcome, Measured)}
     for recipe in everything.values():
         tried = view.tried.get(recipe.digest)
         if tried is not None and not tried.ran:
+            continue
+        if failed.intersection(_beginnings(recipe)):  # it would fail in the same place
             continue
         first = _candidate(view, facts, recipe, swept=False)
         if tried is not None:
@@ -206,10 +209,13 @@ def _seen(view: SessionView, key: str, tried: Tried, sizes: list[int]) -> Seen:
 
 def _parts(view: SessionView, recipe: Recipe) -> list[tuple[str, float]]:
     """Return what has to be built for a recipe: each prefix of its steps, with its expected seconds."""
-    return [
-        (Recipe(steps=recipe.steps[: index + 1], runtime="build").digest, _usual_build_s(view, recipe, index))
-        for index in range(len(recipe.steps))
-    ]
+    return [(name, _usual_build_s(view, recipe, index)) for index, name in enumerate(_beginnings(recipe))]
+
+
+def _beginnings(recipe: Recipe) -> list[str]:
+    """Return the names of what is built on the way to a recipe, as evidence has them."""
+    lengths = range(1, len(recipe.steps) + 1)
+    return [Recipe(steps=recipe.steps[:length], runtime="build").digest for length in lengths]
 
 
 def _usual_build_s(view: SessionView, recipe: Recipe, index: int) -> float:

@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 import pytest
-from tests_support import compared, crashed, hardware, measured_trial, spec, workload
+from tests_support import build_failed, compared, crashed, hardware, measured_trial, spec, workload
 
 from agent.policy import BATCH_SIZES, DefaultPolicy
+from agent.prospecting import prospecting
 from agent.space import space
 from nodes.context import Proposal
 from tools.contracts import Availability, Evidence, Finding, Measured, ModelFormat, Precision, Recipe, Student, Unstable
@@ -141,6 +142,16 @@ def test_an_integer_student_must_beat_the_student_in_float():
 
 def with_exclusions(spec_, *excluded):
     return spec_.model_copy(update={"search": spec_.search.model_copy(update={"exclude": excluded})})
+
+
+def test_what_could_not_be_built_is_not_built_again_for_another_runtime():
+    now = trained(view(), "small")
+    distill = next(r for r in space(now).recipes if r.variant.startswith("distill")).steps[0]
+    failed = build_failed(Recipe(steps=(distill,), runtime="build"))
+    evidence = [measured_trial(POLICY.baseline(now), 12.0), failed]
+    recipes = prospecting(replace(now, evidence=tuple(evidence)), space(now).recipes).targets.values()
+    assert recipes
+    assert not any(distill in target.recipe.steps for target in recipes)
 
 
 def test_what_a_person_leaves_out_is_not_tried():

@@ -11,6 +11,7 @@ from tools.contracts import (
     DatasetRef,
     Evidence,
     EvidenceKind,
+    Failed,
     Finding,
     Hardware,
     Interval,
@@ -136,6 +137,11 @@ def crashed(recipe, *, sweep=False):
         Crashed(stage="exporting", signal="SIGSEGV"),
         {"batch_sizes": [1, 2] if sweep else [1]},
     )
+
+
+def build_failed(recipe):
+    """A transform that could not work on the model."""
+    return _evidence(recipe, EvidenceKind.BUILD, Failed(stage="applying", reason="no layer can be narrowed"), {})
 
 
 def _evidence(recipe, kind, outcome, parameters=None):
