@@ -115,7 +115,7 @@ def _frameworks(console: Console, result: SessionResult, home: Path) -> None:
     for column in ("", "p50 ms", "p50 ratio", f"images/s at {rows['batch']}", "ratio", "accuracy", "made in s"):
         table.add_column(column, justify="left" if not column else "right")
     for row in rows["rows"]:
-        spent = sum(part.seconds for part in (*result.builds, *result.trials))
+        spent = sum(b.seconds for b in result.builds) + sum(t.seconds for t in result.trials)
         made = spent if row["name"].startswith("infertune") else row["seconds"]
         table.add_row(
             row["name"] + (f" ({result.best.recipe})" if row["name"].startswith("infertune") else ""),

@@ -288,6 +288,7 @@ def test_without_ray_one_reads_how_to_get_it(tmp_path, monkeypatch):
         ("local", "auto", "of no use to the local executor. Add --executor ray"),
         ("ray", "ray://127.0.0.1:10001", "a Ray client cannot be used"),
         ("ray", "nonsense", "Ray could not be reached"),
+        ("ray", "127.0.0.1:1", "Ray could not be reached"),
     ],
 )
 def test_what_cannot_be_is_refused_in_words(tmp_path, executor, address, said):

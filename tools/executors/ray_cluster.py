@@ -11,6 +11,7 @@ import contextlib
 import os
 import secrets
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +29,9 @@ from tools.executors.ray_worker import Node, RayWorker
 from tools.observer import Observer
 from tools.worker import LIGHT_MODULES, TORCH_MODULES
 from tools.worker.supervisor import REPOSITORY_ROOT
+
+REACH_S = 5.0
+"""A cluster whose port does not answer for so long is not there."""
 
 CPUS_A_BUILD = 2
 """CPUs of a node for each transform or training that runs there: most of a transform's time is one thread's."""
@@ -149,6 +153,7 @@ def _connected(address: str | None, cores: int) -> Iterator[None]:
             where=address,
             fix="Start infertune on such a node, with --ray-address auto.",
         )
+    _check_reachable(address)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_same_sigterm())
         arguments: dict[str, Any] = {"address": address}
@@ -178,6 +183,23 @@ def _connected(address: str | None, cores: int) -> Iterator[None]:
                 ) from error
         stack.callback(ray.shutdown)
         yield
+
+
+def _check_reachable(address: str | None) -> None:
+    """Try a cluster's port before Ray does, which would go on trying for minutes.
+
+    Raises:
+        UnavailableError: nothing answers there.
+    """
+    host, _, port = (address or "").rpartition(":")
+    if not host or not port.isdigit():  # `auto`, or what Ray itself will refuse
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=REACH_S).close()
+    except (OSError, OverflowError) as error:
+        raise UnavailableError(
+            f"Ray could not be reached ({error}).", where=address, fix="`ray status` on a node shows what runs."
+        ) from error
 
 
 def _nodes() -> tuple[Node, ...]:
