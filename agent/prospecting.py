@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from agent.priors import Facts, feasible_prior, prior, size_prior
 from agent.search import Candidate, Seen
-from tools.contracts import BuildResult, EvidenceKind, Measured, Precision, Recipe, Student
+from tools.contracts import BuildResult, EvidenceKind, Hardware, Measured, Precision, Recipe, Student
 from tools.hardware import has_bf16_kernels, has_fp16_kernels, has_int8_kernels
 from tools.selection import QUEUEING_FACTOR, Configured, breaches, configurations, figure
 from tools.view import SessionView, Tried
@@ -124,14 +124,20 @@ def slowest_gain(batch: int, baseline_ms: float, p99_ms: float | None) -> float:
 
 def facts_of(view: SessionView, recipes: Iterable[Recipe]) -> Facts:
     """Return what is known of machine and model before the first trial."""
+    precisions = precisions_with_kernels(view.hardware)
+    return Facts(precisions=precisions, threads=_threads(view), flops=_flops(view, recipes))
+
+
+def precisions_with_kernels(hardware: Hardware) -> frozenset[str]:
+    """Return the precisions that a machine need not emulate, by their names."""
     precisions = {Precision.FP32.value, Precision.INT4_WEIGHTS.value}
-    if has_bf16_kernels(view.hardware):
+    if has_bf16_kernels(hardware):
         precisions.add(Precision.BF16.value)
-    if has_fp16_kernels(view.hardware):
+    if has_fp16_kernels(hardware):
         precisions.add(Precision.FP16.value)
-    if has_int8_kernels(view.hardware):
+    if has_int8_kernels(hardware):
         precisions |= {p.value for p in Precision if p.value.startswith("int8")}
-    return Facts(precisions=frozenset(precisions), threads=_threads(view), flops=_flops(view, recipes))
+    return frozenset(precisions)
 
 
 def levels_of(view: SessionView, recipe: Recipe, batch: int) -> dict[str, str]:

@@ -1,8 +1,9 @@
-"""What runtime and quantization evaluation share: try the proposed recipes, then choose at the smallest batch."""
+"""What the evaluations share: try the proposed recipes, then choose at the smallest batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from nodes.context import Context, Proposal, TuningState, decision_id
 from tools.contracts import Decision, Evidence, EvidenceKind
@@ -13,6 +14,30 @@ HOPELESS_TIMES = 3.0
 """A recipe this much slower than the leader at the smallest batch does not catch up at larger ones."""
 CLEARLY_TOO_MUCH = 2.0
 """A metric that drops by more than this many times what is allowed, by all of its interval, needs no more items."""
+
+
+def evaluate(
+    state: TuningState,
+    context: Context,
+    *,
+    node: str,
+    question: str,
+    among: Callable[[Tried], bool] = lambda _: True,
+) -> dict[str, Any]:
+    """Try what was proposed, choose the best of all recipes that were tried so far, and return the state's update.
+
+    Args:
+        state: holds the proposal.
+        context: what the node works with.
+        node: who decides.
+        question: what is decided.
+        among: which of the recipes that were tried are options.
+    """
+    proposal = Proposal.model_validate(state["proposal"])
+    try_all(context, proposal)
+    tried = [t for t in context.view().tried.values() if among(t)]
+    decision = decide_among(state, context, node=node, question=question, tried=tried, proposal=proposal)
+    return {"decisions": [context.record(decision)]}
 
 
 def try_all(context: Context, proposal: Proposal) -> None:

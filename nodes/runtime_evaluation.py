@@ -6,21 +6,16 @@ from typing import Any
 
 from langgraph.runtime import Runtime
 
-from nodes.context import Context, Proposal, TuningState
-from nodes.evaluation import decide_among, try_all
+from nodes.context import Context, TuningState
+from nodes.evaluation import evaluate
 
 
 def runtime_evaluation(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any]:
     """Run the same float arithmetic on other runtimes: integer recipes must beat the best of them."""
-    context = runtime.context
-    proposal = Proposal.model_validate(state["proposal"])
-    try_all(context, proposal)
-    decision = decide_among(
+    return evaluate(
         state,
-        context,
+        runtime.context,
         node="runtime_evaluation",
         question="Which float runtime?",
-        tried=[t for t in context.view().tried.values() if t.recipe.precision.is_float],
-        proposal=proposal,
+        among=lambda t: t.recipe.precision.is_float,
     )
-    return {"decisions": [context.record(decision)]}

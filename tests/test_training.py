@@ -11,8 +11,9 @@ from torch.nn import functional
 from tools.contracts import WorkloadInfo
 from tools.contracts.workload import SequenceInfo
 from tools.errors import TransformError, WorkloadError
+from tools.measure.flops_torch import count_flops
 from tools.training import schedule
-from tools.training.checks import check_fits, count_flops, count_parameters
+from tools.training.checks import check_fits, count_parameters
 from tools.training.learning import learn
 from tools.training.losses import Losses, class_axis, soft_kl
 from tools.training.settings import TrainingSettings, read_settings

@@ -8,13 +8,11 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from agent.priors import Facts, feasible_prior, prior
-from agent.prospecting import BUILD_S, PROCESS_SD, TRAINING_SHARE, slowest_gain
+from agent.prospecting import BUILD_S, PROCESS_SD, TRAINING_SHARE, precisions_with_kernels, slowest_gain
 from agent.search import Candidate, Seen, next_candidate
 from simulations.search.grid import Observation
 from simulations.search.space import TEACHER, Cell, kind_of
 from simulations.search.strategies import Briefing
-from tools.contracts import Hardware, Precision
-from tools.hardware import has_bf16_kernels, has_fp16_kernels, has_int8_kernels
 
 ACCURACY_S = 2.0
 """Running the held-out items is expected to take this long before it was done once."""
@@ -32,7 +30,7 @@ class Infertune:
         del seed
         self._cells = {cell.key: cell for cell in briefing.cells}
         self._facts = Facts(
-            precisions=_precisions(briefing.hardware),
+            precisions=precisions_with_kernels(briefing.hardware),
             threads=max(cell.threads for cell in briefing.cells),
             flops=briefing.flops,
         )
@@ -85,13 +83,3 @@ class Infertune:
             feasible=feasible_prior(levels),
             least_gain=slowest_gain(cell.batch, first.median_ms, self._p99_ms),
         )
-
-
-def _precisions(hardware: Hardware) -> frozenset[str]:
-    """Return the precisions that the machine has kernels for."""
-    found = {
-        Precision.BF16: has_bf16_kernels(hardware),
-        Precision.FP16: has_fp16_kernels(hardware),
-        Precision.INT8_STATIC: has_int8_kernels(hardware),
-    }
-    return frozenset({Precision.FP32.value, *(precision.value for precision, there in found.items() if there)})

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy.typing as npt
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from tools.contracts import WorkloadInfo
 from tools.errors import InfertuneError, TransformError
 from tools.workloads.datasets import describe, tensor_specs
-from tools.workloads.modules import call_arguments, call_module
+from tools.workloads.modules import call_module
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -50,19 +49,6 @@ def check_fits(module: torch.nn.Module, workload: WorkloadInfo, example: Arrays)
 def count_parameters(module: torch.nn.Module) -> int:
     """Return how many parameters a module has, tied ones once."""
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def count_flops(module: torch.nn.Module, example: Arrays) -> float:
-    """Return the floating-point operations of one item; a multiply-add counts as two.
-
-    Args:
-        module: for inference.
-        example: a batch of inputs.
-    """
-    positional, keywords = call_arguments(module, example)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        module(*positional, **keywords)
-    return float(counter.get_total_flops()) / len(next(iter(example.values())))
 
 
 def one_line(error: Exception) -> str:

@@ -34,7 +34,9 @@ class ConvertOpenVino:
         if artifact.format is ModelFormat.ONNX:
             model = ov.convert_model(str(model_file(artifact)))
         else:
-            model = _convert_torch(artifact, workload)
+            from tools.workloads.modules import load_module
+
+            model = convert_torch(load_module(artifact), artifact, workload)
         made = save_openvino(model, root, artifact.precision, artifact.fixed_batch)
         return BuildResult(artifact=made.model_copy(update={"fixed_length": artifact.fixed_length}))
 
@@ -54,21 +56,27 @@ def save_openvino(model: Any, root: Path, precision: Precision, fixed_batch: int
     )
 
 
-def _convert_torch(artifact: ArtifactRef, workload: WorkloadInfo) -> Any:
+def convert_torch(module: Any, artifact: ArtifactRef, workload: WorkloadInfo) -> Any:
+    """Return a module as an OpenVINO model with the workload's input names.
+
+    Args:
+        module: for inference.
+        artifact: what it was loaded from: says which batch size or length is fixed; other sizes stay open.
+        workload: gives an example and the inputs.
+    """
     import openvino as ov
 
     from tools.transforms.example import EXPORT_BATCH, any_size, example_call
-    from tools.workloads.modules import load_module
 
-    arguments, keywords = example_call(workload, artifact.fixed_batch or EXPORT_BATCH)
-    varying = any_size(workload, batch=artifact.fixed_batch is None, length=artifact.fixed_length is None)
     size = artifact.fixed_batch or EXPORT_BATCH
+    arguments, keywords = example_call(workload, size, padded=artifact.fixed_length is not None)
+    varying = any_size(workload, batch=artifact.fixed_batch is None, length=artifact.fixed_length is None)
     shapes = [
         [-1 if axis in varying[spec.name] else n for axis, n in enumerate((size, *spec.shape))]
         for spec in workload.inputs
     ]
     model = ov.convert_model(
-        load_module(artifact),
+        module,
         example_input=keywords or (arguments if len(arguments) > 1 else arguments[0]),
         input=[ov.PartialShape(shape) for shape in shapes],
     )

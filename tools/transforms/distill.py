@@ -45,7 +45,8 @@ class Distill:
         A student of the model's own architecture starts from the artifact's weights, another from what its factory
         returns.
         """
-        from tools.training.checks import check_fits, count_flops, count_parameters
+        from tools.measure.flops_torch import count_flops
+        from tools.training.checks import check_fits, count_parameters
         from tools.training.learning import learn
         from tools.training.saving import save_trained
         from tools.workloads.datasets import batch_of
@@ -107,7 +108,7 @@ def _shrunk(
 
 def _refuse_unless_smaller(student: Student, workload: WorkloadInfo, parameters: int, flops: float) -> None:
     """Training takes minutes: a student that has no fewer parameters and no less to compute is not worth them."""
-    from tools.training.checks import count_flops
+    from tools.measure.flops_torch import count_flops
     from tools.workloads.modules import load_module
     from tools.workloads.sequences import served_batch
 

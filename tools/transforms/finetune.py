@@ -41,7 +41,8 @@ class Finetune:
         self, artifact: ArtifactRef, workload: WorkloadInfo, settings: Mapping[str, JsonScalar], root: Path
     ) -> BuildResult:
         """Train the artifact on the workload's training items, and write it."""
-        from tools.training.checks import count_flops, count_parameters
+        from tools.measure.flops_torch import count_flops
+        from tools.training.checks import count_parameters
         from tools.training.learning import learn
         from tools.training.pupil import zero_share
         from tools.training.saving import save_trained

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from tools.contracts import ArtifactRef, BuildResult, JsonScalar, ModelFormat, Precision, WorkloadInfo
 from tools.errors import TransformError
 from tools.transforms.base import Stage
-from tools.transforms.convert_openvino import save_openvino
+from tools.transforms.convert_openvino import convert_torch, save_openvino
 from tools.transforms.graph_facts import TOTAL, node_counts, quantized_layers
 from tools.transforms.quantize_nncf import nncf_options
 from tools.transforms.quantize_static import calibration_batches
@@ -83,26 +83,10 @@ class QuantizeAware:
 
 def _converted(module: Any, artifact: ArtifactRef, workload: WorkloadInfo) -> Any:
     """Return the module as an OpenVINO model whose weights are integers, with the open sizes that the artifact has."""
-    import openvino as ov
     from nncf.openvino.quantization.quantize_model import compress_quantize_weights_transformation
 
-    from tools.transforms.example import EXPORT_BATCH, any_size, example_call
-
-    size = artifact.fixed_batch or EXPORT_BATCH
-    arguments, keywords = example_call(workload, size, padded=artifact.fixed_length is not None)
-    varying = any_size(workload, batch=artifact.fixed_batch is None, length=artifact.fixed_length is None)
-    shapes = [
-        [-1 if axis in varying[spec.name] else length for axis, length in enumerate((size, *spec.shape))]
-        for spec in workload.inputs
-    ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch deprecates the tracing that OpenVINO uses
-        model = ov.convert_model(
-            module.eval(),
-            example_input=keywords or (arguments if len(arguments) > 1 else arguments[0]),
-            input=[ov.PartialShape(shape) for shape in shapes],
-        )
+        model = convert_torch(module.eval(), artifact, workload)
     compress_quantize_weights_transformation(model)
-    for port, spec in zip(model.inputs, workload.inputs, strict=True):
-        port.set_names({spec.name})
     return model
