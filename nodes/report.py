@@ -14,7 +14,7 @@ from tools.mirror import mirror, render, save, write_example
 from tools.outcomes import from_task, reason, trial_result
 from tools.record import RESULT
 from tools.result import ScalingSummary, Seconds, SessionResult
-from tools.scaling.hpa import write_recommendation
+from tools.scaling.recommended_hpa import write_recommendation
 from tools.summary import summarize
 
 

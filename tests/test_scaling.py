@@ -15,9 +15,16 @@ from tools.contracts import Interval
 from tools.errors import SpecError, StorageError
 from tools.scaling import capacity as rules
 from tools.scaling.capacity import plan_replicas, queue_target, replicas_for, usable_rps
-from tools.scaling.hpa import QUEUE_METRIC, SCALE_DOWN, SCALE_UP, recommended_hpa, unified_diff, write_recommendation
 from tools.scaling.manifest import read_hpa, to_yaml
 from tools.scaling.recommend import recommend, sentence
+from tools.scaling.recommended_hpa import (
+    QUEUE_METRIC,
+    SCALE_DOWN,
+    SCALE_UP,
+    recommended_hpa,
+    unified_diff,
+    write_recommendation,
+)
 from tools.traffic import BUNDLED_DAY, Trace, bundled_day, constant, load_trace
 
 BUNDLED_HPA = BUNDLED_DAY.parent / "hpa.yaml"

@@ -698,3 +698,20 @@ def test_a_store_whose_making_was_killed_is_made_anew(tmp_path, statement):
     client = open_store(uri)
     assert client.get_experiment_by_name("Default") is not None
     assert (tmp_path / "mlflow.db").exists()
+
+
+def test_the_log_of_a_deleted_store_does_not_damage_the_new_one(tmp_path):
+    """Somebody who deletes `mlflow.db` may leave `mlflow.db-wal` behind, which SQLite would apply to the new file."""
+    from tools.tracking.store import open_store, silence_mlflow
+
+    silence_mlflow()
+    path = tmp_path / "mlflow.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript("PRAGMA journal_mode = WAL; CREATE TABLE was (n); INSERT INTO was VALUES (1);")
+        log = path.with_name("mlflow.db-wal").read_bytes()
+    path.unlink()
+    path.with_name("mlflow.db-wal").write_bytes(log)
+    open_store(f"sqlite:///{path}").create_experiment("new", artifact_location=tmp_path.as_uri())
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert connection.execute("SELECT name FROM sqlite_master WHERE name = 'was'").fetchall() == []

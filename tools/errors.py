@@ -42,3 +42,15 @@ class TransformError(InfertuneError):
 
 class UnavailableError(InfertuneError):
     """A part that this machine or this installation lacks was asked for."""
+
+
+class TrafficError(InfertuneError):
+    """What was read of the traffic cannot be relied on: nothing, too little, stale, or not from Prometheus at all."""
+
+
+class ClusterError(InfertuneError):
+    """The cluster refused, could not be reached, or is not as the plan left it."""
+
+
+class FenceError(ClusterError):
+    """A change that the rules do not allow: it is not made, whoever asks."""

@@ -23,7 +23,7 @@ def recommend(
     """Return how many replicas hold the traffic, and what they cost, before and after the optimization.
 
     Before and after are planned by the same rules: `plan_replicas` at the low end of the capacity times
-    `UTILIZATION`. The files of the HPA are written by `tools.scaling.hpa.write_recommendation`.
+    `UTILIZATION`. The files of the HPA are written by `tools.scaling.recommended_hpa.write_recommendation`.
 
     Args:
         trace: the traffic.

@@ -101,6 +101,8 @@ def _make_sqlite_store(tracking_uri: str) -> None:
             engine.dispose()  # the last connection writes SQLite's log back into the file
             with aside.open("rb") as file:
                 os.fsync(file.fileno())
+            for left in ("-wal", "-shm"):  # of a store that was deleted without its log: SQLite would apply it to ours
+                path.with_name(path.name + left).unlink(missing_ok=True)
             aside.rename(path)
         sync_folder(path.parent)
 

@@ -28,7 +28,7 @@ GAP_FACTOR = 3.0
 """A step longer than this many median steps is a gap: samples were probably lost, not merely late."""
 SERIES_POINTS = 288
 """Points of a summary's series: one for every five minutes of a day."""
-BUNDLED_DAY = Path(__file__).parent / "workloads" / "bundled" / "day.csv"
+BUNDLED_DAY = Path(__file__).parents[1] / "workloads" / "bundled" / "day.csv"
 """One day of a consumer service, one sample a minute; written from `bundled_day()`."""
 _NAMED_GAPS = 3
 """Gaps that a note lists one by one."""

@@ -1,0 +1,25 @@
+"""How many requests come: traces from files and from Prometheus, a constant rate, and the bundled day."""
+
+from tools.traffic.trace import (
+    BUNDLED_DAY,
+    DAY_S,
+    SERIES_POINTS,
+    Trace,
+    bundled_day,
+    constant,
+    load_trace,
+    summarize,
+    to_csv,
+)
+
+__all__ = [
+    "BUNDLED_DAY",
+    "DAY_S",
+    "SERIES_POINTS",
+    "Trace",
+    "bundled_day",
+    "constant",
+    "load_trace",
+    "summarize",
+    "to_csv",
+]
