@@ -6,7 +6,14 @@ from typing import Any
 
 from tools import plugins
 from tools.contracts import Availability
-from tools.hardware import detect, has_bf16_kernels, has_fp16_kernels, has_int8_kernels, library_versions
+from tools.hardware import (
+    detect,
+    has_bf16_kernels,
+    has_fp8_kernels,
+    has_fp16_kernels,
+    has_int8_kernels,
+    library_versions,
+)
 from tools.measure.energy import find_counter
 from tools.measure.noise import LOOK_S, NoiseMeter
 from tools.runtimes import availabilities, library
@@ -45,7 +52,14 @@ def examine() -> dict[str, Any]:
             available=bool(hardware.accelerators),
             version=", ".join(hardware.accelerators) or None,
             reason="nvidia-smi lists none",
-            enable="the runtime onnxruntime-cuda (written, but not yet run on a GPU)",
+            enable="the runtimes eager-cuda, compiled-cuda, onnxruntime-cuda and onnxruntime-tensorrt (written, but "
+            "not yet run on a GPU)",
+        ),
+        Availability(
+            name="FP8 kernels",
+            available=has_fp8_kernels(hardware),
+            reason="no GPU of compute capability 8.9 or later (Ada, Hopper)",
+            enable="linear layers in FP8 on compiled-cuda (written, but not yet run on a GPU)",
         ),
     ]
     counter = find_counter()

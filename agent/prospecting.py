@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from agent.priors import Facts, feasible_prior, prior, size_prior
 from agent.search import Candidate, Seen
 from tools.contracts import BuildResult, EvidenceKind, Hardware, Measured, Precision, Recipe, Student
-from tools.hardware import has_bf16_kernels, has_fp16_kernels, has_int8_kernels
+from tools.hardware import has_bf16_kernels, has_fp8_kernels, has_fp16_kernels, has_int8_kernels
 from tools.selection import QUEUEING_FACTOR, Configured, breaches, configurations, figure
 from tools.view import SessionView, Tried
 
@@ -135,6 +135,8 @@ def precisions_with_kernels(hardware: Hardware) -> frozenset[str]:
         precisions.add(Precision.BF16.value)
     if has_fp16_kernels(hardware):
         precisions.add(Precision.FP16.value)
+    if has_fp8_kernels(hardware):
+        precisions.add(Precision.FP8.value)
     if has_int8_kernels(hardware):
         precisions |= {p.value for p in Precision if p.value.startswith("int8")}
     return frozenset(precisions)

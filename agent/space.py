@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tools.contracts import JsonScalar, ModelFormat, Option, Precision, Recipe, Step
-from tools.hardware import has_bf16_kernels, has_fp16_kernels, has_int8_kernels
+from tools.hardware import has_bf16_kernels, has_fp8_kernels, has_fp16_kernels, has_int8_kernels
 from tools.view import SessionView, Tried
 
 TORCH_FORMATS = (ModelFormat.TORCH, ModelFormat.PT2)
@@ -25,6 +25,8 @@ ZEROS = (
     "single weights that are zero are stored and multiplied like all others on this hardware: "
     "it saves neither size nor time"
 )
+
+NO_FP8 = "this GPU multiplies no 8-bit floats (compute capability 8.9 and later do)"
 
 _EXPORT = Step(transform="export-onnx")
 _SCRIPT = Step(transform="script")
@@ -174,10 +176,38 @@ def _backends(view: SessionView, variant: Steps) -> tuple[list[Recipe], list[Opt
         )
     if source is not ModelFormat.TORCHSCRIPT:
         wanted += _onnx_backends(view, _exported(source, variant))
+    on_gpu, unsupported = _gpu_backends(view, source, variant)
+    wanted += on_gpu
+    skipped += unsupported
     wanted += _int8_openvino(view, variant)
     if _is_mostly_linear(view):
         compress = Step(transform="quantize-weights")
         wanted.append(Recipe(runtime="openvino", steps=(*openvino, compress), precision=Precision.INT4_WEIGHTS))
+    return wanted, skipped
+
+
+def _gpu_backends(view: SessionView, source: ModelFormat, variant: Steps) -> tuple[list[Recipe], list[Option]]:
+    """Return the ways to run a variant on an NVIDIA GPU, and FP8 with the reason against it, if there is one."""
+    wanted, skipped = [], []
+    if source is ModelFormat.TORCH:
+        wanted += [
+            Recipe(runtime=runtime, steps=variant, precision=precision)
+            for runtime in ("eager-cuda", "compiled-cuda")
+            for precision in (Precision.FP32, Precision.BF16, Precision.FP16)
+        ]
+        if _is_mostly_linear(view):
+            in_fp8 = Recipe(runtime="compiled-cuda", steps=variant, precision=Precision.FP8)
+            if not view.hardware.accelerators or has_fp8_kernels(view.hardware):
+                wanted.append(in_fp8)
+            else:
+                skipped.append(Option(name=in_fp8.name, rejected_because=NO_FP8))
+    if source is not ModelFormat.TORCHSCRIPT:
+        exported = _exported(source, variant)
+        wanted.append(Recipe(runtime="onnxruntime-cuda", steps=exported))
+        wanted += [
+            Recipe(runtime="onnxruntime-tensorrt", steps=exported, precision=precision)
+            for precision in (Precision.FP32, Precision.FP16)
+        ]
     return wanted, skipped
 
 
@@ -205,7 +235,6 @@ def _onnx_backends(view: SessionView, exported: Steps) -> list[Recipe]:
     )
     recipes = [
         Recipe(runtime="onnxruntime", steps=exported),
-        Recipe(runtime="onnxruntime-cuda", steps=exported),
         Recipe(
             runtime="onnxruntime",
             steps=(*exported, Step(transform="quantize-dynamic")),
@@ -306,7 +335,7 @@ def techniques_of(recipe: Recipe) -> tuple[frozenset[str], ...]:
         if name.startswith("quantize"):
             names |= {recipe.precision.value, recipe.precision.value.partition("-")[0]}
         found.append(frozenset(names))
-    if recipe.precision in (Precision.BF16, Precision.FP16):
+    if recipe.precision in (Precision.BF16, Precision.FP16, Precision.FP8):
         found.append(frozenset({recipe.precision.value}))
     found += [frozenset({name}) for name in recipe.settings]
     return tuple(found)

@@ -168,6 +168,22 @@ def test_gpu_memory_of_one_process_is_summed_over_its_gpus(tmp_path):
     assert hardware.device_memory_mb(99) is None
 
 
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ((), False),
+        (("NVIDIA A100, 40960 MiB, 570.1, 8.0",), False),
+        (("NVIDIA L4, 23034 MiB, 570.1, 8.9",), True),
+        (("NVIDIA H200, 143771 MiB, 570.1, 9.0",), True),
+        (("NVIDIA B200, 183359 MiB, 580.1, 10.0",), True),
+        (("NVIDIA L4, 23034 MiB, 570.1, [N/A]",), False),
+    ],
+)
+def test_fp8_is_told_by_the_compute_capability(rows, expected):
+    found = hardware.detect().model_copy(update={"accelerators": rows})
+    assert hardware.has_fp8_kernels(found) is expected
+
+
 @pytest.mark.parametrize("script", ["#!/bin/sh\necho 'no driver'; exit 9\n", "#!/nothing/here\n"])
 def test_a_broken_driver_means_no_accelerator(tmp_path, script):
     tool = tmp_path / "nvidia-smi"

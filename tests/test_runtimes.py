@@ -299,6 +299,16 @@ def test_with_a_gpu_and_a_cuda_build_of_torch_its_runtimes_are_available(name):
     assert get_runtime(name).availability(with_gpu).available
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_fp8_says_what_it_needs():
+    from tools.runtimes.torch_runner import in_fp8
+
+    with pytest.raises(TransformError, match="has none"):
+        in_fp8(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)))
+    with pytest.raises(TransformError, match="FP8 cannot run here"):
+        in_fp8(torch.nn.Sequential(torch.nn.Linear(16, 16)))
+
+
 @pytest.mark.parametrize("name", [name for name in RUNTIME_NAMES if name not in ON_GPU])
 def test_runtimes_of_the_cpu_do_not_ask_for_a_gpu(name):
     assert get_runtime(name).availability(hardware()).available

@@ -59,6 +59,9 @@ LIBRARIES = (
 NO_LIMIT_BYTES = 2**62
 """An unlimited memory control group of version 1 reads 2^63 less a page."""
 
+FP8_CAPABILITY = (8, 9)
+"""Compute capability, from which on tensor cores take E4M3 and E5M2 (CUDA C++ programming guide, table of features)."""
+
 ACCELERATOR_LIMIT_S = 5.0
 """A driver that hangs must not hang every command."""
 
@@ -114,6 +117,13 @@ def has_int8_kernels(hardware: Hardware) -> bool:
 def has_fp16_kernels(hardware: Hardware) -> bool:
     """Whether the CPU computes in float16 rather than only converting from and to it."""
     return bool({"avx512_fp16", "amx_fp16", "asimdhp"}.intersection(hardware.flags))
+
+
+def has_fp8_kernels(hardware: Hardware) -> bool:
+    """Whether the first GPU multiplies 8-bit floats: from compute capability 8.9 (Ada, Hopper) on."""
+    capability = hardware.accelerators[0].rpartition(",")[2].strip() if hardware.accelerators else ""
+    major, _, minor = capability.partition(".")
+    return major.isdigit() and minor.isdigit() and (int(major), int(minor)) >= FP8_CAPABILITY
 
 
 def last_level_cache_bytes(root: Path = Path("/")) -> int:
@@ -240,8 +250,11 @@ def device_memory_mb(pid: int) -> float | None:
 
 
 def _accelerators() -> tuple[str, ...]:
-    """Return name, memory and driver of each NVIDIA GPU; nothing where there is none or its driver is out of order."""
-    return _nvidia_smi("--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+    """Return name, memory, driver and compute capability of each NVIDIA GPU; nothing where there is none.
+
+    Nor where its driver is out of order, or too old to know its capability (before 2021).
+    """
+    return _nvidia_smi("--query-gpu=name,memory.total,driver_version,compute_cap", "--format=csv,noheader")
 
 
 def _nvidia_smi(*query: str) -> tuple[str, ...]:

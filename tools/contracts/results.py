@@ -30,6 +30,9 @@ class BatchPoint(Contract):
     """Energy of the CPU package, where the machine counts it."""
     independent_calls: float | None = None
     """How many independent calls the timed ones are worth when it comes to the p99; None when that was not judged."""
+    device_ms: float | None = None
+    """Median time of a call on the accelerator alone, between CUDA events, without the copies from and to the host;
+    `latency_ms` has everything."""
     device_memory_mb: float | None = None
     """Memory in use on the accelerator, where the runtime has one."""
 

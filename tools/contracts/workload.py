@@ -51,6 +51,8 @@ class Precision(StrEnum):
     FP32 = "fp32"
     BF16 = "bf16"
     FP16 = "fp16"
+    FP8 = "fp8"
+    """Products of linear layers in 8-bit floats (E4M3), scaled by rows; the rest in BF16. On GPUs that have them."""
     INT8_DYNAMIC = "int8-dynamic"
     INT8_STATIC = "int8-static"
     INT8_MIXED = "int8-mixed"
@@ -60,7 +62,7 @@ class Precision(StrEnum):
 
     @property
     def is_float(self) -> bool:
-        """Whether no integer arithmetic is involved, so that no calibration can go wrong."""
+        """Whether it is in floats of 16 bits or more, so that no scale or calibration can go wrong."""
         return self in (Precision.FP32, Precision.BF16, Precision.FP16)
 
 

@@ -25,8 +25,10 @@ from tools.measure.served import load_for, load_runner
 from tools.measure.statistics import latency, paired_drop, quantile_interval, score_interval, throughput
 from tools.runtimes import Runtime, get_runtime
 from tools.worker import emit, stage
-from tools.workloads.sequences import joined, served_batch, trimmed, varying_outputs
+from tools.workloads.sequences import Cycle, joined, served_batch, trimmed, varying_outputs
 
+DEVICE_CALLS = 20
+"""Timed on the accelerator alone, after those by the wall clock."""
 EVALUATION_BATCH = 32
 SLICE = 64
 """Held-out items after which it is first asked whether a candidate is clearly too inaccurate."""
@@ -94,7 +96,7 @@ def run_trial(
         stage(f"timing batch {size}")
         meter = NoiseMeter(threads, tolerant=tolerate_noise)
         taken = sample(call, limits, meter, energy=energy)
-        point = _point(taken, size, on_gpu=runtime.device == "cuda")
+        point = _point(taken, size, on_gpu=runtime.device == "cuda", device_ms=_device_ms(call))
         points.append(point)
         arrays[f"latency_ms_{size}"] = taken.samples_ms
         if len(taken.discarded_ms):
@@ -229,7 +231,19 @@ def _batches(workload: WorkloadInfo, size: int) -> Iterator[tuple[dict[str, np.n
         yield trimmed(workload.sequence, batch), kept
 
 
-def _point(taken: Sampled, size: int, *, on_gpu: bool) -> BatchPoint:
+def _device_ms(call: Cycle) -> float | None:
+    """Return the median time of some more calls on the accelerator alone; None where the runtime does not tell."""
+    times_ms = []
+    for _ in range(DEVICE_CALLS):
+        call()
+        taken_ms = getattr(call.runner, "device_ms", None)
+        if taken_ms is None:
+            return None
+        times_ms.append(taken_ms)
+    return float(np.median(times_ms))
+
+
+def _point(taken: Sampled, size: int, *, on_gpu: bool, device_ms: float | None) -> BatchPoint:
     joules = taken.joules_per_call
     return BatchPoint(
         batch_size=size,
@@ -242,6 +256,7 @@ def _point(taken: Sampled, size: int, *, on_gpu: bool) -> BatchPoint:
         unstable_because=taken.unstable_because,
         disturbed=taken.disturbed,
         joules_per_request=None if joules is None else joules / size,
+        device_ms=device_ms,
         device_memory_mb=device_memory_mb(os.getpid()) if on_gpu else None,
     )
 

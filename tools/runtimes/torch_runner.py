@@ -19,6 +19,7 @@ from tools.workloads.modules import flatten_outputs, is_positional, load_module,
 
 TORCHAO_FIX = "pip install 'infertune[torchao]'"
 HALF = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
+FLOATS = (Precision.FP32, *HALF, Precision.FP8)
 _NORMALIZATIONS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
 
 
@@ -43,6 +44,8 @@ class TorchRunner:
         self._call = call
         self._device = torch.device(device)
         self._channels_last = channels_last
+        self.device_ms: float | None = None
+        """Time of the last call on the GPU alone, between two CUDA events; None on the CPU."""
 
     def __call__(self, inputs: Arrays) -> tuple[np.ndarray, ...]:
         """Run one batch.
@@ -52,11 +55,24 @@ class TorchRunner:
         """
         with torch.inference_mode():
             tensors = {name: self._placed(array) for name, array in inputs.items()}
-            if is_positional(tensors):
-                output = self._call(*(tensors[name] for name in sorted(tensors, key=_position)))
-            else:
-                output = self._call(**tensors)
-            return tuple(to_numpy(tensor) for tensor in flatten_outputs(output))
+            if self._device.type != "cuda":
+                return self._to_host(self._run(tensors))
+            before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            before.record()
+            output = self._run(tensors)
+            after.record()
+            answer = self._to_host(output)  # waits for the GPU, and so for both events
+            self.device_ms = before.elapsed_time(after)
+            return answer
+
+    def _run(self, tensors: dict[str, torch.Tensor]) -> Any:
+        if is_positional(tensors):
+            return self._call(*(tensors[name] for name in sorted(tensors, key=_position)))
+        return self._call(**tensors)
+
+    @staticmethod
+    def _to_host(output: Any) -> tuple[np.ndarray, ...]:
+        return tuple(to_numpy(tensor) for tensor in flatten_outputs(output))
 
     def _placed(self, array: np.ndarray) -> torch.Tensor:
         """Return the tensor that the module wants; on the CPU it shares memory with the array where it can."""
@@ -113,10 +129,33 @@ def module_on_cuda(
         raise UnavailableError(
             "torch sees no NVIDIA GPU.", fix="Check that nvidia-smi lists one, and that torch is a build for its CUDA."
         )
-    if not recipe.precision.is_float:
+    if recipe.precision not in FLOATS:
         raise TransformError(f"{recipe.runtime} runs float models only, not {recipe.precision.value}.")
     module = prepared_module(artifact, settings, example).to("cuda")
+    if recipe.precision is Precision.FP8:
+        return in_fp8(module)
     return module.to(HALF[recipe.precision]) if recipe.precision in HALF else module
+
+
+def in_fp8(module: torch.nn.Module) -> torch.nn.Module:
+    """Return a module whose linear layers multiply in E4M3: weights scaled by rows once, activations at each call.
+
+    Raises:
+        TransformError: it has no linear layer, or this GPU multiplies no 8-bit floats.
+        UnavailableError: torchao is not installed.
+    """
+    if not any(isinstance(part, torch.nn.Linear) for part in module.modules()):
+        raise TransformError("FP8 is for linear layers, and this model has none.")
+    if find_spec("torchao") is None:
+        raise UnavailableError("FP8 is torchao's, which is not installed here.", fix=TORCHAO_FIX)
+    from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow, quantize_
+
+    module = module.to(torch.bfloat16)
+    try:
+        quantize_(module, Float8DynamicActivationFloat8WeightConfig(granularity=PerRow()))
+    except AssertionError as error:  # how torchao says that the GPU is too old
+        raise TransformError(f"FP8 cannot run here: {error}") from error
+    return module
 
 
 def register_quantized_operators() -> None:

@@ -221,7 +221,8 @@ class Cycle:
     """
 
     def __init__(self, runner: Callable[[Arrays], tuple[Array, ...]], batches: Sequence[Arrays]) -> None:
-        self._runner = runner
+        self.runner = runner
+        """What runs a batch."""
         self._batches = batches
         self._next = 0
         self.length = len(batches)
@@ -231,7 +232,7 @@ class Cycle:
         """Run the next batch."""
         index = self._next
         self._next = index + 1 if index + 1 < self.length else 0
-        return self._runner(self._batches[index])
+        return self.runner(self._batches[index])
 
     def restart(self, length: int | None = None) -> None:
         """Begin with the first batch again; from now on with the first `length` of them only."""
