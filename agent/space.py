@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tools.contracts import JsonScalar, ModelFormat, Option, Precision, Recipe, Step
+from tools.contracts import JsonScalar, ModelFormat, Normalization, Option, Precision, Recipe, Step
 from tools.hardware import has_bf16_kernels, has_fp8_kernels, has_fp16_kernels, has_int8_kernels
+from tools.transforms.fold_normalization import folding_settings
 from tools.view import SessionView, Tried
 
 TORCH_FORMATS = (ModelFormat.TORCH, ModelFormat.PT2)
@@ -33,7 +34,7 @@ _SCRIPT = Step(transform="script")
 _TO_OPENVINO = Step(transform="convert-openvino")
 PLUMBING = frozenset({"export-onnx", "convert-openvino", "script", "cast", "finetune"})
 """Transforms that are a means to something else."""
-GROUPS = {"quantize": "quantization", "prune": "pruning", "distill": "distillation"}
+GROUPS = {"quantize": "quantization", "prune": "pruning", "distill": "distillation", "fold": "fold-normalization"}
 """What people call all transforms whose names begin so."""
 Steps = tuple[Step, ...]
 
@@ -294,7 +295,19 @@ def _settings(view: SessionView) -> list[Recipe]:
         and t.recipe.runtime in ("openvino", "onnxruntime")
         and t.recipe.precision in SETTLED_PRECISIONS
     ]
-    return [r.model_copy(update={"settings": settings}) for r in settled for settings in wanted]
+    return [
+        *(r.model_copy(update={"settings": settings}) for r in settled for settings in wanted),
+        *(_taking_pixels(r, view.workload.normalization) for r in settled if view.workload.normalization is not None),
+    ]
+
+
+def _taking_pixels(recipe: Recipe, normalization: Normalization) -> Recipe:
+    """Return a recipe whose model takes pixels and normalizes them; it is the recipe itself if that one does."""
+    fold = "fold-normalization" if recipe.runtime == "openvino" else "fold-normalization-onnx"
+    if any(step.transform == fold for step in recipe.steps):
+        return recipe
+    folding = Step(transform=fold, settings=folding_settings(normalization))
+    return recipe.model_copy(update={"steps": (*recipe.steps, folding)})
 
 
 def _half_precisions(view: SessionView) -> list[tuple[Precision, str | None]]:

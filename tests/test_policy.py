@@ -328,6 +328,26 @@ def test_the_model_as_given_at_a_larger_batch_is_a_change_that_must_hold():
     assert "Nothing" not in result.summary
 
 
+@pytest.mark.parametrize(("spread", "told"), [(1.1, True), (1.4, True), (1.5, False), (3.0, False)])
+def test_a_gain_that_noise_hides_is_not_claimed(spread, told):
+    base = view(source=ModelFormat.ONNX)
+    recipe = POLICY.baseline(base)
+    evidence = [measured_trial(recipe, 1.0), measured_trial(recipe, 1.0, batches=(1, 2, 4))]
+    sure = [*evidence, compared(recipe, recipe, 300.0, batch=4, spread=spread)]
+    summary = summarize(
+        view(sure, source=ModelFormat.ONNX, elapsed_s=899.0),
+        session="s",
+        created="2026-11-22T00:00:00+00:00",
+        versions={},
+        decisions=[],
+        scaling=None,
+        seconds=Seconds(total=1, trials=1, overhead=0),
+        files={},
+    ).summary
+    assert ("300.0x the requests for the same money, compared" in summary) is told
+    assert ("this noise does not tell" in summary) is not told
+
+
 def test_a_slow_leader_is_measured_for_longer_once_even_if_it_is_the_model_as_given():
     recipe = POLICY.baseline(view(missing=RUNTIME_NAMES))
     few = measured_trial(recipe, 20.0, n=80)

@@ -117,13 +117,16 @@ def measured_trial(recipe, p50_ms, *, drop=0.0, batches=(1,), n=400, sweep=False
     )
 
 
-def compared(recipe, rival, ratio, *, batch=1, rival_batch=1):
-    """The recipe timed in turn with a rival: so many times its throughput."""
+def compared(recipe, rival, ratio, *, batch=1, rival_batch=1, spread=None):
+    """The recipe timed in turn with a rival: so many times its throughput; `spread` is the factor to both ends."""
+    interval = _interval(ratio)
+    if spread is not None:
+        interval = interval.model_copy(update={"low": ratio / spread, "high": ratio * spread})
     result = ComparisonResult(
         baseline_batch=rival_batch,
         candidate_batch=batch,
-        p50=_interval(ratio),
-        throughput=_interval(ratio),
+        p50=interval,
+        throughput=interval,
         rounds=15,
     )
     parameters = {"baseline": rival.digest, "baseline_batch": rival_batch, "candidate_batch": batch}

@@ -233,6 +233,10 @@ def _smallest_within_noise(points: Sequence[BatchPoint]) -> BatchPoint | None:
     return min(ties, key=lambda p: p.batch_size)
 
 
+TELLING = 2.0
+"""Highest over lowest end of a ratio's interval, beyond which its middle says nothing."""
+
+
 def _sentence(
     *,
     verdict: Verdict,
@@ -274,11 +278,20 @@ def _gain(view: SessionView, best: Configured, ratio: Ratio | None) -> str:
     parts = []
     if view.spec.objective.minimize == "size" and before is not None and after is not None:
         parts.append(f"{before.size_mb / after.size_mb:.1f}x smaller")
+    untold = []
     if ratio is not None:
         if best.tried.recipe != view.baseline.recipe:
-            parts.append(f"{_times(ratio.p50.value)} at batch {view.low_batch}")
-        parts.append(f"{ratio.throughput.value:.1f}x the requests for the same money")
-    return f" {_listed(parts)}, compared with the model as given." if parts else ""
+            text = f"{_times(ratio.p50.value)} at batch {view.low_batch}"
+            (parts if _is_told(ratio.p50) else untold).append(text)
+        text = f"{ratio.throughput.value:.1f}x the requests for the same money"
+        (parts if _is_told(ratio.throughput) else untold).append(text)
+    gain = f" {_listed(parts)}, compared with the model as given." if parts else ""
+    return f"{gain} By how much it is better, this noise does not tell ({_listed(untold)}?)." if untold else gain
+
+
+def _is_told(ratio: Interval) -> bool:
+    """Whether a ratio is known well enough to be said without its interval: to a factor of `TELLING`."""
+    return 0 < ratio.high <= TELLING * ratio.low
 
 
 def _times(ratio: float) -> str:

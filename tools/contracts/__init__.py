@@ -38,7 +38,16 @@ from tools.contracts.scaling import (
     ServiceCurve,
     ServicePoint,
 )
-from tools.contracts.workload import ArtifactRef, DatasetRef, ModelFormat, Precision, Student, TensorSpec, WorkloadInfo
+from tools.contracts.workload import (
+    ArtifactRef,
+    DatasetRef,
+    ModelFormat,
+    Normalization,
+    Precision,
+    Student,
+    TensorSpec,
+    WorkloadInfo,
+)
 
 __all__ = [
     "OWNED_FIELDS",
@@ -74,6 +83,7 @@ __all__ = [
     "LayerSensitivity",
     "Measured",
     "ModelFormat",
+    "Normalization",
     "Option",
     "OutOfMemory",
     "Outcome",

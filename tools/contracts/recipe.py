@@ -16,7 +16,7 @@ class Step(Contract):
 
 
 _RESHAPING = ("distill", "prune", "finetune")
-_IMPLIED = ("max_s", "seed")
+_IMPLIED = ("max_s", "seed", "precision", "normalization")
 """Settings that follow from the session, and would only make names long."""
 
 
@@ -40,8 +40,9 @@ class Recipe(Contract):
         What was done to the model itself comes first: `distill resnet18, openvino int8-static`.
         """
         settings = [*(s.settings for s in self.steps if not s.transform.startswith(_RESHAPING)), self.settings]
-        extras = [f"{k}={v}" for part in settings for k, v in sorted(part.items()) if k != "precision"]
-        run = " ".join([self.runtime, self.precision.value, *extras])
+        extras = [f"{k}={v}" for part in settings for k, v in sorted(part.items()) if k not in _IMPLIED]
+        pixels = ["from pixels"] if any(s.transform.startswith("fold") for s in self.steps) else []
+        run = " ".join([self.runtime, self.precision.value, *extras, *pixels])
         return f"{self.variant}, {run}" if self.variant else run
 
     @property

@@ -30,6 +30,18 @@ class DatasetRef(Contract):
     has_targets: bool
 
 
+class Normalization(Contract):
+    """How an input was made of 8-bit pixels p: `(p / scale - mean) / std`, by channel."""
+
+    input: str
+    mean: tuple[float, ...] = Field(min_length=1)
+    """One for each channel, or one for all."""
+    std: tuple[float, ...] = Field(min_length=1)
+    scale: float = Field(default=255.0, gt=0)
+    axis: int = Field(default=1, ge=1)
+    """Of the channels, the batch being axis 0."""
+
+
 class ModelFormat(StrEnum):
     """What an artifact's files are."""
 
@@ -84,6 +96,8 @@ class ArtifactRef(Contract):
     """For `torch`: what the factory is called with as `num_classes`, where it takes that."""
     reshaped: bool = False
     """For `torch`: layers were narrowed or left out. The weights say how (`tools.workloads.structure`)."""
+    pixels: Normalization | None = None
+    """The program takes 8-bit pixels at this input, and normalizes them by itself; None as the workload's items are."""
     fixed_length: int | None = None
     """The only sequence length the program accepts, when it was exported with one: batches are padded to it."""
 
@@ -151,6 +165,8 @@ class WorkloadInfo(Contract):
     """A built-in loss, or `file.py:function`, of outputs and targets; None to learn from the model's outputs alone."""
     students: tuple[Student, ...] = ()
     """What may learn from the model."""
+    normalization: Normalization | None = None
+    """How the items were made of pixels, if they were; no part of the digest: only recipes that fold it in ask."""
     sequence: SequenceInfo | None = None
     """How the items' lengths vary; None for items of one shape."""
     notes: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tools.contracts import ArtifactRef, Recipe, WorkloadInfo
 from tools.errors import TransformError
 from tools.runtimes import Arrays, Runner, Runtime
+from tools.workloads.pixels import PixelRunner, to_pixels
 from tools.workloads.sequence_runner import SETTINGS, Lengths, SequenceRunner
 from tools.workloads.sequences import Cycle, resized, served_batches, varying_outputs
 
@@ -36,7 +37,9 @@ def load_for(  # noqa: PLR0917  what a run is made of
         TransformError: the recipe's settings for lengths make no sense for this workload.
     """
     batches = served_batches(workload, size, seed=seed)
-    runner = load_runner(runtime, artifact, recipe, workload, batches[0], threads)
+    if artifact.pixels is not None:  # before the clock runs: requests come as pixels
+        batches = [to_pixels(artifact.pixels, batch) for batch in batches]
+    runner = _load(runtime, artifact, recipe, workload, batches[0], threads)
     if isinstance(runner, SequenceRunner):
         runner.prepare(batches)
     return Cycle(runner, batches)
@@ -45,11 +48,20 @@ def load_for(  # noqa: PLR0917  what a run is made of
 def load_runner(  # noqa: PLR0917  as `load_for`
     runtime: Runtime, artifact: ArtifactRef, recipe: Recipe, workload: WorkloadInfo, example: Arrays, threads: int
 ) -> Runner:
-    """Load an artifact for batches like the example, and of any length where lengths vary.
+    """Load an artifact for batches of the workload's items like the example, and of any length where lengths vary.
 
     Raises:
         TransformError: as `load_for`.
     """
+    if artifact.pixels is None:
+        return _load(runtime, artifact, recipe, workload, example, threads)
+    pixels = to_pixels(artifact.pixels, example)
+    return PixelRunner(_load(runtime, artifact, recipe, workload, pixels, threads), artifact.pixels)
+
+
+def _load(  # noqa: PLR0917  as `load_for`
+    runtime: Runtime, artifact: ArtifactRef, recipe: Recipe, workload: WorkloadInfo, example: Arrays, threads: int
+) -> Runner:
     sequence = workload.sequence
     size = len(next(iter(example.values())))
     if sequence is None:

@@ -15,7 +15,15 @@ from tools.spec.tuning import (
     load_spec,
     spec_schema,
 )
-from tools.spec.workload import BUILTIN_LOSSES, BUILTIN_METRICS, DataSpec, ModelSpec, SequenceSpec, WorkloadSpec
+from tools.spec.workload import (
+    BUILTIN_LOSSES,
+    BUILTIN_METRICS,
+    DataSpec,
+    ModelSpec,
+    NormalizationSpec,
+    SequenceSpec,
+    WorkloadSpec,
+)
 
 __all__ = [
     "BUILTIN_LOSSES",
@@ -27,6 +35,7 @@ __all__ = [
     "HardwareSpec",
     "HpaFileSpec",
     "ModelSpec",
+    "NormalizationSpec",
     "Objective",
     "PrometheusSpec",
     "ScalingMetric",

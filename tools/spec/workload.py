@@ -79,6 +79,24 @@ class SequenceSpec(SpecPart):
         return self
 
 
+class NormalizationSpec(SpecPart):
+    """Items that are normalized 8-bit images: `(pixel / scale - mean) / std`. A model may then be served the pixels."""
+
+    mean: tuple[float, ...] = Field(min_length=1, description="of each channel, or one number for all")
+    std: tuple[float, ...] = Field(min_length=1, description="of each channel, or one number for all")
+    scale: float = Field(255.0, gt=0, description="what pixels are divided by first")
+    axis: int = Field(1, ge=1, description="axis of the channels; 0 is the batch")
+    input: str | None = Field(None, description="name of the input, if there are several")
+
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(number > 0 for number in value):
+            msg = "each must be above 0"
+            raise ValueError(msg)
+        return value
+
+
 class WorkloadSpec(SpecPart):
     """The model, what to feed it, and how to score it."""
 
@@ -105,6 +123,10 @@ class WorkloadSpec(SpecPart):
         None, description="file.py:function(raw) -> inputs; then the evaluation data are raw items, and it is timed"
     )
     postprocess: CodeText | None = Field(None, description="file.py:function(outputs) -> answer; timed in the profile")
+    normalization: NormalizationSpec | None = Field(
+        None,
+        description="if the items are normalized 8-bit images: how, so that a model can be made to take the pixels",
+    )
     sequence: SequenceSpec | None = Field(
         None, description="for items of varying length, as texts are: batches are then served as long as their longest"
     )

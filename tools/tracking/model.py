@@ -79,6 +79,8 @@ def log_model(client: Any, run: Any, result: SessionResult, best: Configuration,
     from mlflow.models import Model
 
     artifact = best.artifact_ref
+    if artifact.pixels is not None:
+        example = to_pixels(artifact.pixels, example)
     # Made here and not by `Model.log`, which takes the process's current experiment and not that of the run.
     logged = client.create_logged_model(
         run.info.experiment_id,

@@ -36,6 +36,8 @@ TRANSFORMS = Registry[Transform](
         "quantize-weights-onnx": "tools.transforms.quantize_weights:QuantizeWeightsOnnx",
         "quantize-weights": "tools.transforms.quantize_weights:QuantizeWeights",
         "quantize-aware": "tools.transforms.quantize_aware:QuantizeAware",
+        "fold-normalization": "tools.transforms.fold_normalization:FoldNormalization",
+        "fold-normalization-onnx": "tools.transforms.fold_normalization:FoldNormalizationOnnx",
     },
     protocol=Transform,
     error=TransformError,

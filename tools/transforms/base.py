@@ -22,6 +22,8 @@ class Stage(IntEnum):
     EXPORT = 40
     CONVERT = 50
     QUANTIZE = 60
+    FOLD = 70
+    """What came before the model becomes part of it; last, so that calibration sees the items as they are."""
 
 
 class Transform(Protocol):

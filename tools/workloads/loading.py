@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tools.artifacts import write_artifact
-from tools.contracts import DatasetRef, ModelFormat, WorkloadInfo, digest_of
+from tools.contracts import DatasetRef, ModelFormat, Normalization, WorkloadInfo, digest_of
 from tools.contracts.workload import SequenceInfo
 from tools.errors import WorkloadError
 from tools.spec import BUILTIN_LOSSES, BUILTIN_METRICS, DataSpec, WorkloadSpec
@@ -21,6 +21,7 @@ from tools.worker import stage
 from tools.workloads import code, metrics, probing
 from tools.workloads.batches import Items, read_items
 from tools.workloads.datasets import describe, tensor_specs, write_dataset
+from tools.workloads.pixels import describe_normalization
 from tools.workloads.sequences import check_padding, describe_sequence
 from tools.workloads.sources import Source, fit_items, open_source
 from tools.workloads.students import identify
@@ -109,6 +110,7 @@ def materialize(
         training=training_ref,
         loss=workload.loss,
         students=identify(students, source.architecture),
+        normalization=_normalization(workload, evaluation),
         sequence=found.sequence,
         notes=(*notes, *training_notes),
     ).model_dump(mode="json")
@@ -121,6 +123,12 @@ def _sequence(workload: WorkloadSpec, evaluation: Items, calibration: Items) -> 
     sequence = describe_sequence(workload.sequence, evaluation.inputs, _named(workload.evaluation))
     check_padding(sequence, calibration.inputs, _named(workload.calibration or workload.evaluation))
     return sequence
+
+
+def _normalization(workload: WorkloadSpec, items: Items) -> Normalization | None:
+    if workload.normalization is None:
+        return None
+    return describe_normalization(workload.normalization, items.inputs, _named(workload.evaluation))
 
 
 def _training(
@@ -193,6 +201,7 @@ def dry_load(spec: dict[str, Any], home: str) -> dict[str, Any]:  # noqa: ARG001
     sequence = None if workload.sequence is None else describe_sequence(workload.sequence, items.inputs, where)
     found = probing.probe(source, items, sequence)
     sample = probing.run_items(source.run, items, items.n, found.fixed_batch)
+    _normalization(workload, items)
     notes = (*source.notes, *items.notes, *found.notes, *probing.check_scoring(workload, sample, items))
     scores = metrics.score(workload.metric, tuple(sample.values()), items.targets, baseline=tuple(sample.values()))
     return {
