@@ -42,12 +42,14 @@ class Trace(Contract):
         seconds: when each sample was taken, strictly increasing; by convention seconds since midnight.
         rps: requests per second from that moment on, as many as `seconds`.
         notes: what a reader of the statistics should know, in sentences: gaps.
+        origin_s: Unix time of second 0, a midnight in UTC; None if nobody knows the day.
     """
 
     source: str
     seconds: tuple[float, ...]
     rps: tuple[float, ...]
     notes: tuple[str, ...] = ()
+    origin_s: float | None = None
 
     @model_validator(mode="after")
     def _usable(self) -> Self:

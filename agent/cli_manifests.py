@@ -1,0 +1,118 @@
+"""The command that writes Kubernetes manifests, and checks them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agent.cli_common import EXIT_DIFFERENT, Home
+from tools.errors import InfertuneError
+
+if TYPE_CHECKING:
+    from tools.manifests.gather import Choices
+    from tools.manifests.service import Service
+
+app = typer.Typer()
+
+
+@app.command()
+def manifests(
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            help="A session's id or its beginning (the latest if left out), a tuning.yaml, a bundled workload, or the "
+            "service.json of an earlier tree."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where to write them.")] = None,
+    home: Home = None,
+    *,
+    name: Annotated[
+        str | None, typer.Option(help="Of Deployment, Service and autoscaler; default: as in the spec's HPA.")
+    ] = None,
+    namespace: Annotated[str | None, typer.Option(help="Of production; staging's ends in -staging.")] = None,
+    image: Annotated[str | None, typer.Option(help="Of the model server, with a tag or a digest.")] = None,
+    job_image: Annotated[str | None, typer.Option(help="Of infertune with the workload in /workload.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that differ; the diff is shown.")] = False,
+    check: Annotated[
+        Path | None, typer.Option("--check", metavar="DIR", help="Write nothing: validate the manifests there.")
+    ] = None,
+) -> None:
+    """Write Kubernetes manifests (a kustomize base and overlays) for what a session chose, or for a spec alone.
+
+    Requests, probes and bounds come from measurements, and each file says from which. Nothing is applied. --check
+    exits with 3 if something is not valid.
+    """
+    if check is not None:
+        _check(check)
+        return
+    if out is None:
+        raise InfertuneError("there is nowhere to write.", where="--out", fix="Name a folder: --out deploy")
+    from tools.manifests.gather import Choices
+    from tools.manifests.tree import tree
+    from tools.manifests.writing import compare, write_tree
+
+    choices = Choices(name=name, namespace=namespace, image=image, job_image=job_image)
+    service = _service(target, home, choices)
+    files = tree(service)
+    found = compare(files, out)
+    if found.diff:
+        typer.echo(found.diff)
+    write_tree(files, out, force=force)
+    if found.is_same:
+        typer.echo(f"{out} is as {service.origin} has it already.")
+        return
+    typer.echo(f"Wrote {len(found.added)} new and {len(found.changed)} changed files to {out}, from {service.origin}.")
+    if service.image.endswith(":set-me"):
+        typer.echo("The image is a placeholder: give --image REGISTRY/IMAGE:TAG.")
+    typer.echo(f"Next: kubectl kustomize {out / 'overlays' / 'staging'}")
+
+
+def _service(target: str | None, home: Path | None, choices: Choices) -> Service:
+    from agent.loading import read_spec
+    from tools.manifests import gather
+    from tools.manifests.service import Service
+    from tools.workloads.bundled import BUNDLED
+
+    if target is not None and target.endswith(".json"):
+        return gather.with_choices(Service.read(Path(target)), choices)
+    if target is not None and (target in BUNDLED or target.endswith((".yaml", ".yml"))):
+        return gather.from_spec(read_spec(target), choices)
+    return _of_session(target, home, choices)
+
+
+def _of_session(session: str | None, home: Path | None, choices: Choices) -> Service:
+    from agent.session import home_directory
+    from agent.sessions import find
+    from tools.contracts import Verdict
+    from tools.evidence import EVIDENCE, EvidenceStore
+    from tools.manifests.gather import from_session
+    from tools.outcomes import trial_result
+    from tools.record import RESULT, read_record
+    from tools.tracking.session import read_result
+
+    where = home_directory(home)
+    folder = find(where, session)
+    result = read_result(folder / RESULT)
+    if result.verdict is not Verdict.MET:
+        typer.echo(f"Mind that session {result.session} ended {result.verdict.value}: {result.summary}", err=True)
+    loaded = read_record(folder).loaded
+    if loaded is None:
+        raise InfertuneError("was never loaded, so there is nothing to serve.", where=folder.name)
+    chosen = [identity for trial in result.trials if trial.chosen for identity in trial.evidence]
+    store = where / EVIDENCE
+    measured = EvidenceStore(store).get_all(chosen) if chosen and store.exists() else []
+    loads_ms = [trial.load_ms for trial in map(trial_result, measured) if trial is not None]
+    return from_session(result, loaded.spec, choices, load_ms=max(loads_ms, default=None))
+
+
+def _check(folder: Path) -> None:
+    from tools.manifests.check import check_tree
+
+    report = check_tree(folder)
+    for line in report.lines():
+        typer.echo(line)
+    if report.problems:
+        raise typer.Exit(EXIT_DIFFERENT)
