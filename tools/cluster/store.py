@@ -205,7 +205,7 @@ class PlanStore:
         return StorageError(
             f"was changed by hand: {flaw} Nothing is applied from it.",
             where=str(self._path),
-            fix=f"Look at it with `infertune plans`, then move {PLANS} and {KEY} away: plans are made and approved "
+            fix=f"Look at it with `infertune plan list`, then move {PLANS} and {KEY} away: plans are made and approved "
             "anew.",
         )
 
