@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test lint format bench chaos constraints clean
+.PHONY: help install demo scaling-demo test lint format bench chaos constraints clean debian
 
 help:
 	@echo "make demo    set up, train the bundled ResNet-50 (once, about a minute) and optimize it"
+	@echo "make scaling-demo  from a week in Prometheus to a patched, watched and rolled back autoscaler"
 	@echo "make test    set up and run the tests"
 	@echo "make lint    ruff, mypy --strict, import-linter"
 	@echo "make bench   the benchmarks behind the README's figures"
@@ -24,8 +25,20 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/infertune optimize digits-resnet50
 
-test: $(STAMP)
+scaling-demo: $(STAMP) debian
+	$(BIN)/python -m simulations.scaling_demo
+
+test: $(STAMP) debian
 	$(BIN)/python -m pytest
+
+# Programs that the tests run for real. Without the rights to install them the tests that need them are skipped, and
+# say so; under CI=true they fail.
+debian:
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null || \
+	{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  { apt-get install -y -qq prometheus >/dev/null 2>&1 || \
+	    { apt-get update -qq && apt-get install -y -qq prometheus; } >/dev/null 2>&1; }; } || \
+	echo "prometheus is not installed, and cannot be installed here: apt-get install prometheus" >&2
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -6,7 +6,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from agent.loading import read_spec, run_or_raise
+from agent.loading import read_spec
+from agent.running import run_or_raise
 from tools.contracts import TensorSpec
 from tools.observer import Silent
 from tools.worker import TORCH_MODULES, Worker

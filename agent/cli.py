@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from agent import cli_evidence, cli_questions, cli_sessions
-from agent.cli_common import EXIT_USER_ERROR, Home, Output, finish, observing
+from agent import cli_evidence, cli_manifests, cli_plan, cli_questions, cli_sessions
+from agent.cli_common import EXIT_DIFFERENT, EXIT_USER_ERROR, Home, Output, finish, observing
 from tools.errors import InfertuneError
 
 STARTED = time.monotonic()
@@ -29,6 +29,8 @@ app = typer.Typer(
 app.add_typer(cli_sessions.app)
 app.add_typer(cli_questions.app)
 app.add_typer(cli_evidence.app)
+app.add_typer(cli_manifests.app)
+app.add_typer(cli_plan.app, name="plan", help="Changes to a cluster: offered, answered, carried out.")
 
 
 class Executor(StrEnum):
@@ -77,6 +79,13 @@ def optimize(
     ray_address: Annotated[
         str | None, typer.Option(help="Running Ray cluster, host:port or auto; default: a Ray of its own.")
     ] = None,
+    auto_approve_within: Annotated[
+        str | None,
+        typer.Option(
+            help="Approve a plan without a person if it lies within, e.g. min=2,max=20,target=5:50,daily-cost=80. "
+            "For scheduled runs; the plan still has to pass every other rule."
+        ),
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Measure again what earlier sessions on this machine measured.")
     ] = False,
@@ -90,6 +99,7 @@ def optimize(
     Ctrl-C keeps the best so far. Exit code: 0 when every promise is kept (MET), 3 when not (INFEASIBLE, UNSTABLE),
     130 when interrupted, 2 for a mistake in the input.
     """
+    from agent.bounds import read_bounds
     from agent.session import Options, home_directory
     from agent.session import optimize as run
     from agent.wishes import search_wishes
@@ -101,6 +111,7 @@ def optimize(
         time_budget_s=time_budget,
         executor=executor,
         ray_address=ray_address,
+        auto_approve=None if auto_approve_within is None else read_bounds(auto_approve_within),
         search=search_wishes(only=only, exclude=exclude, students=students, max_trials=max_trials),
     )
     with observing(output, target) as observer:
@@ -132,8 +143,20 @@ def check(target: Target, home: Home = None) -> None:
 
 
 @app.command()
-def doctor(output: Output = Output.TEXT) -> None:
-    """List CPU features, accelerators, runtimes and versions, and what each missing thing would enable."""
+def doctor(
+    output: Output = Output.TEXT,
+    cluster: Annotated[
+        Path | None,
+        typer.Option(help="A tuning.yaml: say which rights its reader and its writer have, lack and should not have."),
+    ] = None,
+) -> None:
+    """List CPU features, accelerators, runtimes and versions, and what each missing thing would enable.
+
+    With --cluster, the rights of the two identities that a spec names; exit code 3 when they are not as they should be.
+    """
+    if cluster is not None:
+        _print_rights(cluster, output)
+        return
     from agent.doctor import examine, print_report
 
     found = examine()
@@ -141,6 +164,19 @@ def doctor(output: Output = Output.TEXT) -> None:
         typer.echo(json.dumps(found, indent=1))
     else:
         print_report(found)
+
+
+def _print_rights(path: Path, output: Output) -> None:
+    from agent.cluster_doctor import describe, examine
+
+    report = examine(path)
+    if output is Output.JSON:
+        typer.echo(report.model_dump_json(indent=1))
+    else:
+        for line in describe(report):
+            typer.echo(line)
+    if not report.ok:
+        raise typer.Exit(EXIT_DIFFERENT)
 
 
 @app.command()

@@ -73,5 +73,6 @@ def make_context(
         training_s=loaded.training_s,
         proposed=loaded.proposed,
         builders=loaded.builders,
+        auto_approve=started.auto_approve,
         wall_s=wall_s,
     )

@@ -8,6 +8,8 @@ os.environ.setdefault("LANGGRAPH_STRICT_MSGPACK", "true")  # checkpoints hold pl
 
 from langgraph.graph import END, START, StateGraph
 
+from nodes.apply import apply, is_applied
+from nodes.approval import approval, is_approved
 from nodes.batch_tuning import batch_tuning
 from nodes.compression_evaluation import compression_evaluation
 from nodes.confirmation import confirmation
@@ -15,9 +17,11 @@ from nodes.context import Context, TuningState
 from nodes.planner import next_experiment, planner
 from nodes.profiler import profiler
 from nodes.quantization_evaluation import quantization_evaluation
-from nodes.report import report
+from nodes.report import is_planned, report
 from nodes.runtime_evaluation import runtime_evaluation
+from nodes.scaling_plan import scaling_plan
 from nodes.scaling_recommendation import scaling_recommendation
+from nodes.verify import verify
 
 EXPERIMENTS = (
     "runtime_evaluation",
@@ -40,7 +44,11 @@ def build_graph() -> StateGraph[TuningState, Context]:
         batch_tuning,
         confirmation,
         scaling_recommendation,
+        scaling_plan,
         report,
+        approval,
+        apply,
+        verify,
     ):
         graph.add_node(node)
     graph.add_edge(START, "profiler")
@@ -48,8 +56,12 @@ def build_graph() -> StateGraph[TuningState, Context]:
     graph.add_conditional_edges("planner", next_experiment, [*EXPERIMENTS, "scaling_recommendation"])
     for experiment in EXPERIMENTS:
         graph.add_edge(experiment, "planner")
-    graph.add_edge("scaling_recommendation", "report")
-    graph.add_edge("report", END)
+    graph.add_edge("scaling_recommendation", "scaling_plan")
+    graph.add_edge("scaling_plan", "report")
+    graph.add_conditional_edges("report", is_planned, ["approval", END])  # the result is there before anybody is asked
+    graph.add_conditional_edges("approval", is_approved, ["apply", "report"])
+    graph.add_conditional_edges("apply", is_applied, ["verify", "report"])
+    graph.add_edge("verify", "report")
     return graph
 
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
-from agent.signals import leave_on_ctrl_c
+from agent.inputs import gather, with_own_hpa
+from agent.running import run_and_tell, run_or_raise
 from agent.wishes import with_wishes
-from tools.artifacts import is_intact, write_file
+from tools.artifacts import is_intact
 from tools.contracts import ArtifactRef, DatasetRef, WorkloadInfo
 from tools.errors import SpecError, WorkloadError
 from tools.limits import BenchLimits
-from tools.machine import TaskRunner, run_task
+from tools.machine import TaskRunner
 from tools.observer import Observer
-from tools.outcomes import reason
 from tools.record import Loaded, SessionRecord
 from tools.spec import TuningSpec, load_spec
-from tools.worker import Returned
 from tools.workloads.bundled import BUNDLED, bundled_spec
 
 TRAINING_LIMIT_S = 1800.0
@@ -99,7 +97,7 @@ def _load_first(record: SessionRecord, home: Path, worker: TaskRunner, observer:
         budget = spec.budget.model_copy(update={"time_s": started.time_budget_s})
         spec = spec.model_copy(update={"budget": budget})
     spec = with_wishes(spec, started.search)
-    spec = _with_own_trace(spec, record.folder)
+    spec = gather(spec, record.folder, worker, observer)
     before = time.monotonic()
     workload = _materialize(spec, home, worker, observer)
     return Loaded(
@@ -115,45 +113,22 @@ def _prepare(
     target: str, home: Path, worker: TaskRunner, observer: Observer, session_dir: Path
 ) -> tuple[TuningSpec, float]:
     """Return the spec of a bundled workload with its weights in it, and the seconds that their training took."""
-    started = time.monotonic()
-    what = f"prepare {target}"
-    observer.started(what, detail="training it, unless that was done before")
-    value = run_or_raise(
+    value, seconds = run_and_tell(
         worker,
         "tools.workloads.bundled:prepare",
         {"name": target, "home": str(home)},
+        what=f"prepare {target}",
+        detail="training it, unless that was done before",
+        headline=lambda _: "weights are there",
         label="prepare",
         limit_s=TRAINING_LIMIT_S,
         observer=observer,
     )
-    seconds = time.monotonic() - started
-    observer.finished(what, outcome="finished", headline="weights are there", seconds=seconds)
-    return _with_own_hpa(bundled_spec(target, Path(value)), session_dir), seconds
-
-
-def _with_own_hpa(spec: TuningSpec, session_dir: Path) -> TuningSpec:
-    """Copy a bundled workload's HPA into the session: recommendations go beside it, and not into the installation."""
-    if spec.hpa is None:
-        return spec
-    copy = session_dir / "hpa.yaml"
-    write_file(copy, Path(spec.hpa.file).read_text(encoding="utf-8"))
-    return spec.model_copy(update={"hpa": spec.hpa.model_copy(update={"file": str(copy)})})
-
-
-def _with_own_trace(spec: TuningSpec, session_dir: Path) -> TuningSpec:
-    """Copy the traffic into the session: a decision that rests on it can be replayed when the file has changed."""
-    if spec.traffic is None or spec.traffic.trace is None:
-        return spec
-    copy = session_dir / "inputs" / Path(spec.traffic.trace).name
-    write_file(copy, Path(spec.traffic.trace).read_bytes())
-    return spec.model_copy(update={"traffic": spec.traffic.model_copy(update={"trace": str(copy)})})
+    return with_own_hpa(bundled_spec(target, Path(value)), session_dir), seconds
 
 
 def _materialize(spec: TuningSpec, home: Path, worker: TaskRunner, observer: Observer) -> WorkloadInfo:
-    what = f"load {spec.workload.name}"
-    started = time.monotonic()
-    observer.started(what)
-    value = run_or_raise(
+    value, _ = run_and_tell(
         worker,
         "tools.workloads.loading:materialize",
         {
@@ -161,18 +136,13 @@ def _materialize(spec: TuningSpec, home: Path, worker: TaskRunner, observer: Obs
             "home": str(home),
             "students": None if spec.search.students is None else list(spec.search.students),
         },
+        what=f"load {spec.workload.name}",
+        headline=lambda v: f"{v['parameters'] / 1e6:.1f} M parameters, {v['evaluation']['n']} held-out items",
         label="load",
         limit_s=spec.budget.trial_s,
         observer=observer,
     )
-    info = WorkloadInfo.model_validate(value)
-    observer.finished(
-        what,
-        outcome="finished",
-        headline=f"{info.parameters / 1e6:.1f} M parameters, {info.evaluation.n} held-out items",
-        seconds=time.monotonic() - started,
-    )
-    return info
+    return WorkloadInfo.model_validate(value)
 
 
 def _named(workload: WorkloadInfo) -> tuple[str, str | None]:
@@ -185,20 +155,3 @@ def _is_there(workload: WorkloadInfo) -> bool:
     if workload.training is not None:
         parts.append(workload.training)
     return all(Path(part.directory).is_dir() and is_intact(Path(part.directory), part.digest) for part in parts)
-
-
-def run_or_raise(
-    worker: TaskRunner, task: str, arguments: dict[str, Any], *, label: str, limit_s: float, observer: Observer
-) -> Any:
-    """Run a task that the session cannot do without.
-
-    Raises:
-        WorkloadError: it did not come back; the message is that of the task's own error.
-        InterruptedSessionError: Ctrl-C.
-    """
-    with leave_on_ctrl_c(worker):
-        outcome = run_task(worker, task, arguments, label=label, limit_s=limit_s, observer=observer)
-    if isinstance(outcome, Returned):
-        return outcome.value
-    text = getattr(outcome, "reason", None) or reason(outcome)
-    raise WorkloadError(str(text))

@@ -12,9 +12,10 @@ from nodes.context import Proposal
 from tools.contracts import Decision, Evidence
 from tools.errors import InfertuneError
 from tools.evidence import EvidenceStore
+from tools.inputs import trace_of
 from tools.record import SessionRecord, read_record
-from tools.spec import TrafficSpec
-from tools.traffic import Trace, constant, load_trace
+from tools.spec import TuningSpec
+from tools.traffic import Trace
 from tools.view import SessionView
 from tools.whatif import WhatIf, changed_spec
 from tools.whatif import what_if as answer_what_if
@@ -73,7 +74,7 @@ def what_if(folder: Path, changes: Mapping[str, str]) -> WhatIf:
         view,
         spec,
         session=record.session,
-        traces=(_trace(view.spec.traffic), _trace(spec.traffic)),
+        traces=(_trace(view.spec, folder), _trace(spec, folder)),
         policy=experiment_wanted,
     )
 
@@ -109,11 +110,5 @@ def _known(decisions: Sequence[Decision]) -> str:
     return f"There are: {', '.join(f'{d.id} ({d.node})' for d in decisions)}."
 
 
-def _trace(traffic: TrafficSpec | None) -> Trace | None:
-    """Read the traffic that a spec names."""
-    if traffic is None:
-        return None
-    if traffic.trace is not None:
-        return load_trace(Path(traffic.trace))
-    assert traffic.rate_rps is not None, "the spec has exactly one of both"
-    return constant(traffic.rate_rps)
+def _trace(spec: TuningSpec, folder: Path) -> Trace | None:
+    return None if spec.traffic is None else trace_of(spec.traffic, folder)

@@ -20,6 +20,9 @@ from tools.observer import Silent
 from tools.record import SessionRecord, State, read_record
 from tools.result import ScalingSummary
 
+OUTSIDE = frozenset({"scaling_plan", "approval", "apply", "verify"})
+"""Nodes whose decisions rest on a cluster and on people: they are recorded, and cannot be made again."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -88,6 +91,7 @@ def replay(folder: Path) -> Replayed:
         ended_early = f"the {error.kind.value} of {error.recipe.name} is asked for, which was not measured"
     now = tuple(context.ledger.decisions)
     then = record.decisions[: record.undecided_from]  # later ones were made while a person was stopping it
+    then = tuple(decision for decision in then if decision.node not in OUTSIDE)
     differences = tuple(_differences(then, now[: record.undecided_from]))
     if record.state is not State.FINISHED and not differences and len(now) >= len(then):
         ended_early = None  # neither had it gone further then
@@ -118,7 +122,7 @@ def _run(context: Context) -> ScalingSummary | None:
     """Run the graph up to its report, which would write files."""
     state = (
         build_graph()
-        .compile(interrupt_before=["report"])
+        .compile(interrupt_before=["scaling_plan"])
         .invoke(
             {"schema_version": STATE_VERSION, "session": context.session},
             {"recursion_limit": RECURSION_LIMIT},

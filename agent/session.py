@@ -21,7 +21,7 @@ from agent.loading import load, read_spec
 from agent.signals import InterruptedSessionError, stop_on_signals
 from agent.wishes import check_wishes, with_wishes
 from tools import plugins
-from tools.contracts import PROTOCOL_VERSION, Hardware
+from tools.contracts import PROTOCOL_VERSION, Bounds, Hardware
 from tools.errors import InfertuneError, StorageError
 from tools.evidence import EvidenceStore
 from tools.executors import open_workers
@@ -37,6 +37,8 @@ from tools.result import SessionResult
 from tools.runtimes import availabilities
 
 if TYPE_CHECKING:
+    from langgraph.checkpoint.sqlite import SqliteSaver
+
     from nodes.context import Context
 
 RECURSION_LIMIT = 2000
@@ -58,6 +60,8 @@ class Options:
     executor: str = "local"
     ray_address: str | None = None
     """Of a running Ray cluster, for the executor `ray`."""
+    auto_approve: Bounds | None = None
+    """Within these a plan needs no person's word."""
 
 
 def home_directory(given: Path | None = None) -> Path:
@@ -98,6 +102,7 @@ def optimize(target: str, options: Options, observer: Observer, began: float | N
         search=dict(options.search),
         executor=options.executor,
         ray_address=options.ray_address,
+        auto_approve=options.auto_approve,
         hardware=hardware,
         versions=_versions(),
         availability=availabilities(hardware),
@@ -217,25 +222,36 @@ def _run(home: Path, record: SessionRecord, journal: Journal, observer: Observer
 
 
 def _run_graph(context: Context) -> None:
-    """Run the graph from its start to its end, which leaves a result."""
-    from langgraph.checkpoint.sqlite import SqliteSaver
-
+    """Run the graph from its start to its end, or to where it waits for a person; either leaves a result."""
     from agent.graph import build_graph
     from nodes.context import STATE_VERSION
 
     session = context.session
-    path = context.bench.home / "checkpoints.db"
+    with checkpointer(context.bench.home) as saver:
+        saver.delete_thread(session)  # of a run that was killed: the journal knows more than its checkpoint
+        build_graph().compile(checkpointer=saver).invoke(
+            {"schema_version": STATE_VERSION, "session": session},
+            {"configurable": {"thread_id": session}, "recursion_limit": RECURSION_LIMIT},
+            context=context,
+            durability="sync",
+        )
+
+
+@contextlib.contextmanager
+def checkpointer(home: Path) -> Iterator[SqliteSaver]:
+    """Open the checkpoints of a home directory.
+
+    Raises:
+        StorageError: they cannot be used.
+    """
+    from langgraph.checkpoint.sqlite import SqliteSaver
+
+    path = home / "checkpoints.db"
     try:
         with contextlib.closing(sqlite3.connect(path, check_same_thread=False, timeout=30)) as connection:
             saver = SqliteSaver(connection)
             saver.setup()
-            saver.delete_thread(session)  # of a run that was killed: the journal knows more than its checkpoint
-            build_graph().compile(checkpointer=saver).invoke(
-                {"schema_version": STATE_VERSION, "session": session},
-                {"configurable": {"thread_id": session}, "recursion_limit": RECURSION_LIMIT},
-                context=context,
-                durability="sync",
-            )
+            yield saver
     except sqlite3.Error as error:  # nodes turn their own database errors into StorageError: this is the checkpointer's
         raise StorageError(
             f"the checkpoints cannot be used ({error}).",

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Protocol
 from typing_extensions import TypedDict
 
 from tools.bench import Bench
-from tools.contracts import Availability, Contract, Decision, Option, Recipe
+from tools.contracts import Availability, Bounds, Contract, Decision, Option, Recipe
 from tools.ledger import Ledger
 from tools.observer import Observer
 from tools.spec import TuningSpec
@@ -28,6 +28,14 @@ class TuningState(TypedDict, total=False):
     proposal: dict[str, Any]
     decisions: Annotated[list[dict[str, Any]], add]
     scaling: dict[str, Any]
+    plan: str
+    """Digest of the plan that a person may approve."""
+    server_diff: str
+    """What the server would make of the HPA."""
+    change: str
+    """State of the plan after the last step."""
+    plan_notes: list[str]
+    """What a person should know of the plan, or why there is none."""
     result: str
     """Path of result.json, once it is written."""
 
@@ -80,6 +88,8 @@ class Context:
     """Seconds that training a bundled workload took."""
     proposed: tuple[Recipe, ...] = ()
     """What plugins propose to try."""
+    auto_approve: Bounds | None = None
+    """Within these a plan needs no person's word."""
     builders: int = 1
     """How many things can be built at the same time."""
     wall_s: Callable[[], float] = lambda: 0.0

@@ -6,22 +6,26 @@ import time
 from pathlib import Path
 from typing import Any
 
+from langgraph.graph import END
 from langgraph.runtime import Runtime
 
 from nodes.context import Context, TuningState
 from tools.contracts import ArtifactRef, Decision, EvidenceKind
+from tools.inputs import hpa_in_use
 from tools.mirror import mirror, render, save, write_example
 from tools.outcomes import from_task, reason, trial_result
 from tools.record import RESULT
 from tools.result import ScalingSummary, Seconds, SessionResult
 from tools.scaling.recommended_hpa import write_recommendation
 from tools.summary import summarize
+from tools.tracking.session import read_result
 
 
 def report(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any]:
     """Put `result.json`, the recommended HPA and `report.html` on disk, then mirror the session to MLflow.
 
-    A failing report or an MLflow that is away costs a note in the result, never the result.
+    A failing report or an MLflow that is away costs a note in the result, never the result. Where a plan is offered
+    this runs twice: before anybody is asked, and when it is known what became of the plan.
     """
     context = runtime.context
     machine, journal = context.bench.machine, context.ledger.journal
@@ -30,15 +34,21 @@ def report(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any]:
     context.observer.started("report")
     started = time.monotonic()
     folder = context.session_dir
-    result = _with_whole_artifacts(_result(state, context), context)
+    first = not _is_answered(state)
+    if first:
+        result = _with_whole_artifacts(_result(state, context), context)
+        write_example(context.bench.workload, folder)
+    else:
+        result = read_result(folder / RESULT)
+    result = _with_plan(result, state, context)
     save(result, folder)
-    write_example(context.bench.workload, folder)
     journal.append("result", result.model_dump(mode="json"))
     note = render(result, folder, machine)
     if note is not None:
         result = result.model_copy(update={"notes": (*result.notes, note)})
     result = result.model_copy(update={"mlflow": mirror(folder, context.tracking_uri, machine)})
-    result = result.model_copy(update={"seconds": _seconds(context)})
+    if first:  # waiting for a person, and watching a change, is no overhead
+        result = result.model_copy(update={"seconds": _seconds(context)})
     save(result, folder)
     assert result.mlflow is not None
     if result.mlflow.note is not None:  # the page was rendered before, so that MLflow could keep it
@@ -47,6 +57,29 @@ def report(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any]:
     path = str(folder / RESULT)
     context.observer.finished("report", outcome="finished", headline=path, seconds=time.monotonic() - started)
     return {"result": path}
+
+
+def is_planned(state: TuningState) -> str:
+    """Return where to go on: to a person, if there is a plan that nobody answered yet; else the session ends."""
+    return "approval" if "plan" in state and not _is_answered(state) else END
+
+
+def _is_answered(state: TuningState) -> bool:
+    return any(decision["node"] == "approval" for decision in state.get("decisions", []))
+
+
+def _with_plan(result: SessionResult, state: TuningState, context: Context) -> SessionResult:
+    """Return the result with the plan as it stands now, or with the reasons why there is none."""
+    notes = tuple(state.get("plan_notes", []))
+    if "plan" not in state:
+        return result.model_copy(update={"notes": (*result.notes, *notes)})
+    from tools.cluster.store import PlanStore
+    from tools.cluster.summary import summarize_plan
+
+    store = PlanStore(context.bench.home)
+    plan = summarize_plan(store, state["plan"], server_diff=state.get("server_diff", ""), notes=notes)
+    decisions = tuple(Decision.model_validate(d) for d in state.get("decisions", []))
+    return result.model_copy(update={"plan": plan, "decisions": decisions})
 
 
 def _result(state: TuningState, context: Context) -> SessionResult:
@@ -103,6 +136,7 @@ def _scaling(state: TuningState, context: Context) -> ScalingSummary | None:
         workload=context.bench.workload.name,
         hpa_file=Path(context.spec.hpa.file) if context.spec.hpa is not None else None,
         session_folder=context.session_dir,
+        in_cluster=None if context.spec.cluster is None else hpa_in_use(context.spec, context.session_dir),
     )
 
 

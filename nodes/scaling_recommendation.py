@@ -2,49 +2,112 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from langgraph.runtime import Runtime
 
 from nodes.context import Context, TuningState, decision_id
-from tools.contracts import Decision, Interval, Option
-from tools.scaling.recommend import recommend
+from tools.contracts import Bounds, Decision, Evidence, Interval, JsonScalar, Measured, Option, ScalingResult
+from tools.inputs import hpa_in_use, trace_of
+from tools.outcomes import reason
+from tools.result import ScalingSummary
+from tools.scaling.recommend import MOST_OPTIONS, recommend, whole, with_recommendation
+from tools.scaling.replica import service_curve
 from tools.selection import Configured, final_choice, is_baseline
-from tools.traffic import Trace, constant, load_trace
+from tools.traffic import Trace
 from tools.view import SessionView
+
+QUESTION = "How many replicas, and what should the HPA say?"
+RULE = (
+    "the cheapest setting that, over the recorded traffic and harder days in the twin, keeps the SLO, survives a lost "
+    "replica and does not flap"
+)
+STATIC_RULE = "the low end of the measured capacity, with headroom, against the traffic's 95th percentile and peak"
 
 
 def scaling_recommendation(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any]:
-    """Size the service for its traffic with the chosen configuration, before and after."""
+    """Size the service for its traffic with the chosen configuration, and search the settings of its autoscaler."""
     context = runtime.context
     view = context.view()
     best, _ = final_choice(view)
-    question = "How many replicas?"
-    rule = "the low end of the measured capacity, with headroom, against the traffic's 95th percentile and peak"
     if best is None or context.spec.traffic is None:
         why = "nothing keeps every constraint, so there is no capacity" if best is None else "the spec names no traffic"
-        decision = Decision(
-            id=decision_id(state),
-            node="scaling_recommendation",
-            question=question,
-            options=(),
-            chosen=None,
-            rule=rule,
-            reason=f"{why}: not sized",
-        )
-        return {"decisions": [context.record(decision)]}
-    baseline = view.baseline
-    assert baseline is not None, "what is chosen was compared with it"
+        return {"decisions": [context.record(_decision(state, (), None, STATIC_RULE, f"{why}: not sized"))]}
+    trace = trace_of(context.spec.traffic, context.session_dir)
     summary = recommend(
-        trace=_trace(context),
+        trace=trace,
         capacity=best.point.throughput_rps,
         p99_ms=best.point.latency_ms.p99.value,
         slo_ms=context.spec.objective.p99_ms,
         price_per_hour_usd=context.spec.hardware.price_per_hour_usd,
         baseline_capacity=_baseline_capacity(view, best),
     )
-    facts = {
+    evidence = _searched(context, best, trace)
+    match None if evidence is None else evidence.outcome:
+        case Measured(result=ScalingResult() as found):
+            assert evidence is not None
+            summary = with_recommendation(summary, found, evidence=(evidence.id, *best.tried.evidence))
+            recommendation = found.recommendation
+            options = tuple(_option(o, evidence) for o in whole(recommendation)[:MOST_OPTIONS])
+            chosen = None if recommendation.chosen is None else recommendation.chosen.name
+            decision = _decision(state, options, chosen, RULE, recommendation.sentence)
+        case failure:
+            if failure is not None:
+                note = f"The autoscaler's settings could not be searched: {reason(failure)}."
+                summary = summary.model_copy(update={"notes": (*summary.notes, note)})
+            decision = _decision(state, _static_options(summary, view, best), best.name, STATIC_RULE, summary.sentence)
+    return {"scaling": summary.model_dump(mode="json"), "decisions": [context.record(decision)]}
+
+
+def _searched(context: Context, best: Configured, trace: Trace) -> Evidence | None:
+    """Ask for the search; None where there is no SLO that a setting could keep."""
+    spec = context.spec
+    if spec.objective.p99_ms is None:
+        return None
+    hpa = hpa_in_use(spec, context.session_dir)
+    threads = spec.hardware.threads or context.bench.hardware.cores
+    curve = service_curve(
+        list(best.tried.points.values()),
+        name=best.name,
+        max_batch=best.point.batch_size,
+        cores=spec.scaling.cores or threads,
+        evidence=best.tried.evidence,
+    )
+    return context.bench.scaling(
+        best.tried.recipe,
+        {
+            "curve": curve.model_dump(mode="json"),
+            "slo_ms": spec.objective.p99_ms,
+            "price_per_hour_usd": spec.hardware.price_per_hour_usd,
+            "kept_share": spec.scaling.kept_share,
+            "metrics": list(spec.scaling.metrics),
+            "delays": spec.scaling.delays.model_dump(mode="json"),
+            "bounds": (Bounds() if spec.cluster is None else spec.cluster.bounds).model_dump(mode="json"),
+            "today": None if hpa is None else hpa["spec"],
+            "service": spec.workload.name if hpa is None else hpa["spec"]["scaleTargetRef"]["name"],
+            "seed": spec.seed,
+        },
+        trace.model_dump(mode="json"),
+    )
+
+
+def _option(option: Any, evidence: Evidence) -> Option:
+    recorded = option.outcomes[0]
+    facts: dict[str, JsonScalar] = {
+        "cost_usd": recorded.cost_usd,
+        "missed_minutes": recorded.missed_minutes,
+        "replica_hours": recorded.replica_hours,
+        "scalings": recorded.scalings,
+        "reversals": recorded.reversals,
+        "today": option.is_today,
+    }
+    return Option(name=option.name, evidence=(evidence.id,), facts=facts, rejected_because=option.rejected)
+
+
+def _static_options(summary: ScalingSummary, view: SessionView, best: Configured) -> tuple[Option, ...]:
+    baseline = view.baseline
+    assert baseline is not None, "what is chosen was compared with it"
+    facts: dict[str, JsonScalar] = {
         "capacity_rps": summary.capacity_rps.value,
         "usable_rps": summary.usable_rps,
         "replicas_p95": summary.replicas_p95,
@@ -52,24 +115,27 @@ def scaling_recommendation(state: TuningState, runtime: Runtime[Context]) -> dic
         "queue_target": summary.queue_target,
         "daily_cost_usd": summary.daily_cost_usd,
     }
-    before = {
+    before: dict[str, JsonScalar] = {
         "replicas_p95": summary.baseline_replicas_p95,
         "replicas_peak": summary.baseline_replicas_peak,
         "daily_cost_usd": summary.baseline_daily_cost_usd,
     }
-    decision = Decision(
+    return (
+        Option(name=best.name, evidence=best.tried.evidence, facts=facts),
+        Option(name=f"{baseline.name} at batch {view.low_batch}", evidence=baseline.evidence, facts=before),
+    )
+
+
+def _decision(state: TuningState, options: tuple[Option, ...], chosen: str | None, rule: str, reason: str) -> Decision:
+    return Decision(
         id=decision_id(state),
         node="scaling_recommendation",
-        question=question,
-        options=(
-            Option(name=best.name, evidence=best.tried.evidence, facts=facts),
-            Option(name=f"{baseline.name} at batch {view.low_batch}", evidence=baseline.evidence, facts=before),
-        ),
-        chosen=best.name,
+        question=QUESTION,
+        options=options,
+        chosen=chosen,
         rule=rule,
-        reason=summary.sentence.rstrip("."),
+        reason=reason.rstrip("."),
     )
-    return {"scaling": summary.model_dump(mode="json"), "decisions": [context.record(decision)]}
 
 
 def _baseline_capacity(view: SessionView, best: Configured) -> Interval | None:
@@ -84,12 +150,3 @@ def _baseline_capacity(view: SessionView, best: Configured) -> Interval | None:
     if compared is None:
         return view.baseline.first_point.throughput_rps
     return compared[1].throughput.inverse(best.point.throughput_rps.value)
-
-
-def _trace(context: Context) -> Trace:
-    traffic = context.spec.traffic
-    assert traffic is not None
-    if traffic.trace is not None:
-        return load_trace(Path(traffic.trace))
-    assert traffic.rate_rps is not None, "the spec has exactly one of both"
-    return constant(traffic.rate_rps)

@@ -1,6 +1,6 @@
 """A real Prometheus on loopback, filled with a past: for tests, and for trying infertune without a cluster.
 
-`promtool` turns OpenMetrics text into blocks, and Prometheus serves them. Nothing is scraped, nothing leaves the
+`promtool` turns OpenMetrics text into blocks, and Prometheus serves them; it may go on scraping. Nothing leaves the
 machine, and nothing is left behind. `simulations.prometheus_week` writes such a text for a service that never was.
 """
 
@@ -33,12 +33,13 @@ def prometheus_missing() -> str | None:
 
 
 @contextmanager
-def prometheus(openmetrics: str, directory: Path) -> Iterator[str]:
+def prometheus(openmetrics: str, directory: Path, *, scrape: tuple[str, ...] = ()) -> Iterator[str]:
     """Run a Prometheus that holds these samples, and stop it at the end.
 
     Args:
         openmetrics: samples with timestamps, as `prometheus_week.service_life` writes them; ends with `# EOF`.
         directory: an empty folder for the data; the caller removes it.
+        scrape: `HOST:PORT` of what it asks for `/metrics`, every five seconds.
 
     Yields:
         The URL, `http://127.0.0.1:PORT`.
@@ -50,7 +51,7 @@ def prometheus(openmetrics: str, directory: Path) -> Iterator[str]:
     if missing is not None:
         raise UnavailableError(f"{missing}.", fix="Install it: `apt-get install prometheus` brings both.")
     data = _backfill(openmetrics, directory)
-    process, url = _start(data, directory)
+    process, url = _start(data, directory, scrape)
     try:
         yield url
     finally:
@@ -71,9 +72,10 @@ def _backfill(openmetrics: str, directory: Path) -> Path:
     return data
 
 
-def _start(data: Path, directory: Path) -> tuple[subprocess.Popen[bytes], str]:
+def _start(data: Path, directory: Path, scrape: tuple[str, ...]) -> tuple[subprocess.Popen[bytes], str]:
     config = directory / "prometheus.yml"
-    config.write_text("scrape_configs: []\n", encoding="utf-8")
+    jobs = [{"job_name": "live", "scrape_interval": "5s", "static_configs": [{"targets": list(scrape)}]}]
+    config.write_text(json.dumps({"scrape_configs": jobs if scrape else []}), encoding="utf-8")  # JSON is YAML
     log = directory / "prometheus.log"
     for _ in range(_ATTEMPTS):
         port = _free_port()

@@ -22,7 +22,8 @@ from typing import Any
 from rich.console import Console
 
 from agent.live import observer_for
-from agent.loading import TRAINING_LIMIT_S, run_or_raise
+from agent.loading import TRAINING_LIMIT_S
+from agent.running import run_or_raise
 from agent.session import home_directory
 from tools.bench import Bench
 from tools.contracts import ComparisonResult, Evidence, EvidenceKind, Measured, Precision, Recipe, Step, WorkloadInfo

@@ -196,6 +196,23 @@ class Bench(Inquiry):
             headline=f"edge cases of {candidate.recipe.name}",
         )
 
+    def scaling(self, recipe: Recipe, question: dict[str, Any], trace: dict[str, Any]) -> Evidence:
+        """Search the settings of an autoscaler for measured traffic and a measured replica.
+
+        Args:
+            recipe: what the replica runs.
+            question: the arguments of `tools.scaling.task.recommend_scaling`, but for these two:
+            trace: the traffic, dumped; the question names it by its digest.
+        """
+        arguments = {**question, "trace": trace, "processes": self.threads}
+        return self.ask(
+            EvidenceKind.SCALING,
+            recipe,
+            {**question, "trace": digest_of({k: v for k, v in trace.items() if k != "source"})},
+            lambda task: task.run("tools.scaling.task:recommend_scaling", arguments, needs_torch=False),
+            headline="autoscaler settings in the twin",
+        )
+
     def prepare(self, recipes: Sequence[Recipe]) -> None:
         """Build what several recipes need before the first of them is timed: at the same time where that is possible.
 

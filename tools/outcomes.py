@@ -18,6 +18,7 @@ from tools.contracts import (
     Outcome,
     ProfileResult,
     Result,
+    ScalingResult,
     TrialResult,
     Unstable,
 )
@@ -74,6 +75,10 @@ def _found(result: Result) -> str:
             return f"p50 {fmt.ratio(p50_ratio)}, throughput {fmt.ratio(throughput)}"
         case EdgeCaseResult(cases=cases):
             return f"{sum(case.passed for case in cases)} of {len(cases)} passed"
+        case ScalingResult(recommendation=recommendation):
+            chosen, effort = recommendation.chosen, recommendation.effort
+            tried = f"of {effort.settings} settings"
+            return f"none {tried} keeps every promise" if chosen is None else f"{chosen.name}, the cheapest {tried}"
         case ProfileResult(operators=operators):
             slowest = max(operators, key=lambda kind: operators[kind])
             return f"{slowest} takes {operators[slowest]:.0%}"

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from tools.contracts import Availability, Contract, Decision, Hardware, Recipe, Verdict, WorkloadInfo
+from tools.contracts import Availability, Bounds, Contract, Decision, Hardware, Recipe, Verdict, WorkloadInfo
 from tools.errors import StorageError
 from tools.journal import Entry, Journal
 from tools.limits import BenchLimits
@@ -37,6 +37,8 @@ class Started(Contract):
     executor: str = "local"
     """Where its tasks run."""
     ray_address: str | None = None
+    auto_approve: Bounds | None = None
+    """Within these a plan needs no person's word."""
     hardware: Hardware
     versions: dict[str, str]
     availability: dict[str, Availability]

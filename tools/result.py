@@ -22,6 +22,7 @@ from tools.contracts import (
     Option,
     ProfileResult,
     Recipe,
+    Recommendation,
     Verdict,
 )
 from tools.spec import Objective
@@ -180,10 +181,46 @@ class ScalingSummary(Contract):
     baseline_daily_cost_usd: float | None = None
     queue_target: int
     sentence: str
+    recommendation: Recommendation | None = None
+    """What the twin found; None without an SLO, or where it could not play the traffic."""
+    evidence: tuple[str, ...] = ()
+    """Ids of what this rests on."""
     hpa_yaml: str | None = None
     """Path of the recommended HorizontalPodAutoscaler."""
     hpa_diff_path: str | None = None
     hpa_diff: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class PlanEvent(Contract):
+    """Something that happened to a plan."""
+
+    kind: str
+    """proposed, approved, rejected, expired, applying, applied, verifying, verified, breached, rolled_back, ..."""
+    at: str
+    """UTC, ISO 8601."""
+    by: str
+    """A person's name, `policy`, or `infertune`."""
+    why: str = ""
+
+
+class PlanSummary(Contract):
+    """The change that was offered to the cluster, and what became of it."""
+
+    digest: str
+    state: str
+    """Kind of the last event."""
+    hpa: str
+    """Namespace and name."""
+    context: str
+    why: str
+    expires: str
+    """UTC, ISO 8601."""
+    diff: str
+    """Of what it changes: before and after."""
+    server_diff: str = ""
+    """The same as the API server itself showed it in its dry run."""
+    events: tuple[PlanEvent, ...]
     notes: tuple[str, ...] = ()
 
 
@@ -231,6 +268,8 @@ class SessionResult(Contract):
     batch: BatchRecommendation | None = None
     edge_cases: tuple[EdgeCase, ...] = ()
     scaling: ScalingSummary | None = None
+    plan: PlanSummary | None = None
+    """None where nothing was offered to a cluster; `notes` say why."""
     gates: tuple[Gate, ...] = ()
     notes: tuple[str, ...] = ()
     files: dict[str, JsonScalar] = Field(default_factory=dict)

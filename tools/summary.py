@@ -278,7 +278,7 @@ def _gain(view: SessionView, best: Configured, ratio: Ratio | None) -> str:
     parts = []
     if view.spec.objective.minimize == "size" and before is not None and after is not None:
         parts.append(f"{before.size_mb / after.size_mb:.1f}x smaller")
-    untold = []
+    untold: list[str] = []
     if ratio is not None:
         if best.tried.recipe != view.baseline.recipe:
             text = f"{_times(ratio.p50.value)} at batch {view.low_batch}"

@@ -13,7 +13,8 @@ from typing import Any
 
 from pydantic import Field
 
-from agent.loading import TRAINING_LIMIT_S, run_or_raise
+from agent.loading import TRAINING_LIMIT_S
+from agent.running import run_or_raise
 from simulations.search.grid import Accuracy, MeasuringProtocol, Provenance, Recording, Timing, save_grid
 from simulations.search.space import (
     BASELINE,

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from tools.cluster.bounds import within
-from tools.cluster.comparison import canonical, same, scaled
+from tools.cluster.comparison import same, scaled
+from tools.cluster.diff import spec_diff
 from tools.cluster.events import Event, state_of
 from tools.cluster.hpa_object import HpaObject
 from tools.cluster.store import PlanStore
@@ -178,23 +178,9 @@ def describe(plan: ScalingPlan) -> str:
         f"Watched for {plan.verify_s:g} s afterwards; p99 to keep: {_or_unknown(plan.slo_ms, 'ms')}",
         f"Made {plan.created}, good until {plan.expires}.",
         "",
-        *_diff(plan).splitlines(),
+        *spec_diff(plan.before, plan.after, name=plan.target.name).splitlines(),
     ]
     return "\n".join(shown(line, MESSAGE_LIMIT) for line in lines) + "\n"
-
-
-def _diff(plan: ScalingPlan) -> str:
-    from tools.scaling.recommended_hpa import unified_diff
-
-    before, after = ({"spec": _in_order(canonical(spec))} for spec in (plan.before, plan.after))
-    return unified_diff(before, after, before_name=f"{plan.target.name} today", stem=plan.target.name)
-
-
-def _in_order(value: Any) -> Any:
-    """Sort the keys, so that a diff shows changes and no order."""
-    if isinstance(value, dict):
-        return {key: _in_order(value[key]) for key in sorted(value)}
-    return [_in_order(item) for item in value] if isinstance(value, list) else value
 
 
 def _approve(store: PlanStore, digest: str, *, by: str, now: datetime) -> ScalingPlan:

@@ -11,6 +11,7 @@ from tools.contracts.evidence import PROTOCOL_VERSION, Evidence, EvidenceKind, F
 from tools.contracts.hardware import Availability, Hardware
 from tools.contracts.outcomes import Crashed, Failed, Measured, Outcome, OutOfMemory, TimedOut, Unstable
 from tools.contracts.recipe import Recipe, Step
+from tools.contracts.recommendation import Recommendation
 from tools.contracts.results import (
     Accuracy,
     BatchPoint,
@@ -24,6 +25,7 @@ from tools.contracts.results import (
     ProfileResult,
     Result,
     Roofline,
+    ScalingResult,
     TrialResult,
 )
 from tools.contracts.scaling import (
@@ -90,10 +92,12 @@ __all__ = [
     "Precision",
     "ProfileResult",
     "Recipe",
+    "Recommendation",
     "Result",
     "Roofline",
     "ScalingOption",
     "ScalingPlan",
+    "ScalingResult",
     "ServiceCurve",
     "ServicePoint",
     "Step",

@@ -23,6 +23,7 @@ class EvidenceKind(StrEnum):
     SWEEP = "sweep"
     COMPARISON = "comparison"
     EDGE_CASES = "edge_cases"
+    SCALING = "scaling"
 
 
 class Finding(Contract):

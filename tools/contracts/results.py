@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from tools.contracts.base import Contract, Interval, JsonScalar, Latency
+from tools.contracts.recommendation import Recommendation
 from tools.contracts.workload import ArtifactRef
 
 
@@ -180,7 +181,18 @@ class EdgeCaseResult(Contract):
     cases: tuple[EdgeCase, ...]
 
 
+class ScalingResult(Contract):
+    """What the twin makes of measured traffic and a measured replica."""
+
+    kind: Literal["scaling"] = "scaling"
+    recommendation: Recommendation
+    capacity_rps: Interval | None
+    """Of one replica that keeps the SLO; None if none does."""
+    shape: tuple[str, ...] = ()
+    """The traffic's daily and weekly shape, growth and busiest minutes, in sentences."""
+
+
 Result: TypeAlias = Annotated[
-    TrialResult | BuildResult | ProfileResult | ComparisonResult | EdgeCaseResult,
+    TrialResult | BuildResult | ProfileResult | ComparisonResult | EdgeCaseResult | ScalingResult,
     Field(discriminator="kind"),
 ]

@@ -137,6 +137,8 @@ class ScalingPlan(Contract):
     schema_version: Literal[1] = 1
     session: str
     target: HpaRef
+    scales: str = ""
+    """What the HPA scales, as `apps/v1 Deployment resnet50`: it must still do when the plan is applied."""
     before: HpaSpec
     """`OWNED_FIELDS` as the server had them; a field that was not set is missing."""
     after: HpaSpec

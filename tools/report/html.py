@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from tools.artifacts import write_file
 from tools.contracts import PROTOCOL_VERSION, Gate, Verdict
-from tools.report import choices, rows, steps
+from tools.report import choices, rows, scaling_rows, steps
 from tools.report import format as fmt
-from tools.result import SessionResult
+from tools.result import ScalingSummary, SessionResult
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -61,7 +61,7 @@ def render(result: SessionResult) -> str:
         "pareto": pareto.pareto(result),
         "batch": plots.batch_curves(result),
         "layers": plots.layers(result.profile.layers) if result.profile else None,
-        "traffic": plots.traffic(result.scaling) if result.scaling else None,
+        "traffic": _traffic(result.scaling),
     }
     return (
         _environment()
@@ -84,6 +84,8 @@ def render(result: SessionResult) -> str:
             layers=result.profile.layers[:_LAYER_ROWS] if result.profile else (),
             operators=_largest_first(result.profile.operators) if result.profile else (),
             gates=_by_stage(result.gates),
+            settings=scaling_rows.settings(result.scaling),
+            server_diff=rows.diff(result.plan.server_diff or result.plan.diff) if result.plan else (),
             diff=rows.diff(result.scaling.hpa_diff) if result.scaling else (),
             # markup made by plots.py, in which every text from outside is escaped
             plots={name: Markup(svg) if svg is not None else None for name, svg in drawn.items()},  # noqa: S704
@@ -129,6 +131,16 @@ def _environment() -> Environment:
     }
     environment.globals |= {"facts": choices.facts, "label": fmt.label}
     return environment
+
+
+def _traffic(scaling: ScalingSummary | None) -> str | None:
+    """Draw what the twin did, or, where it was not asked, the traffic and the replicas that hold it."""
+    from tools.report import plots, scaling_plot
+
+    if scaling is None:
+        return None
+    drawn = None if scaling.recommendation is None else scaling_plot.scaling(scaling.recommendation)
+    return drawn or plots.traffic(scaling)
 
 
 def _by_stage(gates: tuple[Gate, ...]) -> dict[str, list[Gate]]:

@@ -66,7 +66,7 @@ def read_hpa(path: Path) -> HpaFile:
         notes.append(f"{path.name} holds {len(documents) - 1} other object(s); the recommendation holds the HPA only.")
     if re.search(r"(?:^|\s)#", text):
         notes.append(f"Comments of {path.name} are not carried over: the diff is between the objects, not the texts.")
-    cleaned = _without_server_fields(manifest)
+    cleaned = without_server_fields(manifest)
     if cleaned != manifest:
         notes.append("Status and other fields that the API server keeps were left out.")
     return HpaFile(path=path, manifest=cleaned, notes=tuple(notes))
@@ -162,7 +162,8 @@ def _text(manifest: Manifest, field: str, path: Path) -> None:
         )
 
 
-def _without_server_fields(manifest: Manifest) -> Manifest:
+def without_server_fields(manifest: Manifest) -> Manifest:
+    """Return an object without what the API server keeps in it: status, resourceVersion, managedFields, ..."""
     metadata = {k: v for k, v in manifest["metadata"].items() if k not in _SERVER_METADATA}
     annotations = metadata.get("annotations")
     if isinstance(annotations, dict) and _LAST_APPLIED in annotations:

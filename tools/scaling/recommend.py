@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-from tools.contracts import Interval
+from tools.contracts import Interval, Recommendation, ScalingOption, ScalingResult
 from tools.cost import daily_cost_usd
 from tools.result import ScalingSummary
 from tools.scaling.capacity import UTILIZATION, ReplicaPlan, plan_replicas, queue_target, usable_rps
 from tools.traffic import DAY_S, Trace, summarize
+
+MINUTES_PER_DAY = 1440
+MOST_OPTIONS = 12
+"""That a summary keeps: the best by cost, today's first; the evidence has all of them."""
 
 
 def recommend(
@@ -55,6 +60,39 @@ def recommend(
         sentence=sentence(plan, before),
         notes=tuple(_notes(trace, p99_ms, slo_ms)),
     )
+
+
+def whole(recommendation: Recommendation) -> tuple[ScalingOption, ...]:
+    """Return the settings that were played over all of the recorded traffic: only their costs compare."""
+    return tuple(o for o in recommendation.options if o.outcomes[0].minutes == recommendation.minutes)
+
+
+def with_recommendation(summary: ScalingSummary, found: ScalingResult, *, evidence: tuple[str, ...]) -> ScalingSummary:
+    """Return a summary that rests on what the twin did, in place of rules of thumb.
+
+    Without a setting that keeps every promise, bounds and cost stay those of the rules of thumb, and the sentence says
+    what is missed.
+    """
+    recommendation = found.recommendation
+    update: dict[str, Any] = {
+        "recommendation": recommendation.model_copy(update={"options": whole(recommendation)[:MOST_OPTIONS]}),
+        "evidence": evidence,
+        "sentence": recommendation.sentence,
+        "notes": (*summary.notes, *found.shape, *recommendation.notes),
+    }
+    if found.capacity_rps is not None:
+        update["capacity_rps"] = found.capacity_rps
+    if recommendation.static is not None:
+        update |= {"replicas_p95": recommendation.static.p95, "replicas_peak": recommendation.static.peak}
+    chosen = recommendation.chosen
+    if chosen is not None:
+        recorded = chosen.outcomes[0]
+        update |= {
+            "min_replicas": int(chosen.spec.get("minReplicas") or 1),
+            "max_replicas": int(chosen.spec["maxReplicas"]),
+            "daily_cost_usd": recorded.cost_usd * MINUTES_PER_DAY / recorded.minutes,
+        }
+    return summary.model_copy(update=update)
 
 
 def sentence(plan: ReplicaPlan, before: ReplicaPlan | None) -> str:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from tools.artifacts import write_file
+from tools.contracts import OWNED_FIELDS, HpaSpec
 from tools.errors import StorageError
 from tools.result import ScalingSummary
-from tools.scaling.manifest import API_VERSION, KIND, Manifest, read_hpa, to_yaml
+from tools.scaling.manifest import API_VERSION, KIND, Manifest, read_hpa, to_yaml, without_server_fields
 
 QUEUE_METRIC = "request_queue_length"
 """Requests that wait in a replica: a gauge of each pod, served to the HPA by a metrics adapter.
@@ -76,8 +77,27 @@ def recommended_hpa(
     return {**before, "spec": changed}
 
 
+def with_setting(before: Manifest | None, setting: HpaSpec, *, workload: str) -> Manifest:
+    """Return an autoscaler with a setting in place of its bounds, metrics and behaviour; `before` is left as it is.
+
+    Args:
+        before: the autoscaler in use, or None to make one.
+        setting: `minReplicas`, `maxReplicas`, `metrics`, and `behavior` if it is not the controller's own.
+        workload: name of the Deployment, and of the autoscaler, if there is none yet.
+    """
+    if before is None:
+        before = _fresh_hpa(workload, cpu_percent=0)
+    kept = {name: value for name, value in before["spec"].items() if name not in OWNED_FIELDS}
+    return {**before, "spec": {**kept, **{name: setting[name] for name in OWNED_FIELDS if name in setting}}}
+
+
 def write_recommendation(
-    summary: ScalingSummary, *, workload: str, hpa_file: Path | None, session_folder: Path
+    summary: ScalingSummary,
+    *,
+    workload: str,
+    hpa_file: Path | None,
+    session_folder: Path,
+    in_cluster: Manifest | None = None,
 ) -> ScalingSummary:
     """Write the autoscaler that `summary` asks for, and how it differs from the one in use.
 
@@ -90,6 +110,7 @@ def write_recommendation(
         workload: names the autoscaler and its Deployment if there is no file.
         hpa_file: the autoscaler in use today.
         session_folder: where the files go otherwise; made if it is not there.
+        in_cluster: the autoscaler in use as the cluster has it, where it comes from there.
 
     Returns:
         The summary with the files' paths, the diff, and notes on both.
@@ -99,18 +120,24 @@ def write_recommendation(
         StorageError: the session folder cannot be written either.
     """
     current = None if hpa_file is None else read_hpa(hpa_file)
-    before = None if current is None else current.manifest
-    after = recommended_hpa(
-        before,
-        workload=workload,
-        min_replicas=summary.min_replicas,
-        max_replicas=summary.max_replicas,
-        queue_target=summary.queue_target,
-        cpu_percent=round(100 * summary.utilization),
-    )
+    before = None if in_cluster is None else without_server_fields(in_cluster)
+    before = before if current is None else current.manifest
+    chosen = None if summary.recommendation is None else summary.recommendation.chosen
+    if chosen is not None:
+        after = with_setting(before, chosen.spec, workload=workload)
+    else:
+        after = recommended_hpa(
+            before,
+            workload=workload,
+            min_replicas=summary.min_replicas,
+            max_replicas=summary.max_replicas,
+            queue_target=summary.queue_target,
+            cpu_percent=round(100 * summary.utilization),
+        )
     stem = "hpa" if hpa_file is None else hpa_file.stem
     text = to_yaml(after)
-    diff = unified_diff(before, after, before_name=hpa_file.name if hpa_file else "/dev/null", stem=stem)
+    before_name = hpa_file.name if hpa_file else "/dev/null" if before is None else f"{stem}.yaml"
+    diff = unified_diff(before, after, before_name=before_name, stem=stem)
     notes = [*(() if current is None else current.notes), *_notes(before, after, summary)]
     try:
         paths = _write(hpa_file.parent if hpa_file else session_folder, stem, text, diff)
@@ -188,13 +215,27 @@ def _write(folder: Path, stem: str, text: str, diff: str) -> tuple[Path, Path]:
     return paths
 
 
+def _metric_notes(after: Manifest) -> Iterator[str]:
+    """Say what the metrics need that the cluster does not have by itself."""
+    metrics = after["spec"].get("metrics") or []
+    custom = sorted({name for m in metrics for kind in ("pods", "object") if (name := _at(m, kind, "metric", "name"))})
+    if custom:
+        yield (
+            f"The HPA reads {' and '.join(f'`{name}`' for name in custom)} through a metrics adapter "
+            "(custom.metrics.k8s.io): `infertune manifests` writes its rules. While a metric is missing, nothing "
+            "scales down."
+        )
+    queue = next((_at(m, "pods", "target", "averageValue") for m in metrics if _is_queue_metric(m)), None)
+    if queue is not None:
+        yield (
+            f"A replica must accept more than {queue} waiting requests (by 10 %, the HPA's tolerance), or the queue "
+            "never asks for another."
+        )
+
+
 def _notes(before: Manifest | None, after: Manifest, summary: ScalingSummary) -> Iterator[str]:
     """Say what a reviewer of the diff should know."""
-    yield (
-        f"The HPA reads `{QUEUE_METRIC}` from each pod through a metrics adapter (custom.metrics.k8s.io). While the "
-        f"metric is missing, nothing scales down. A replica must accept more than {summary.queue_target} waiting "
-        "requests (by 10 %, the HPA's tolerance), or the queue never asks for another."
-    )
+    yield from _metric_notes(after)
     if before is None:
         yield f"No HPA was given: this one is new, for the Deployment `{after['metadata']['name']}` with a CPU request."
         return

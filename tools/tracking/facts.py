@@ -24,6 +24,9 @@ COMPLETE_TAG = "infertune.complete"
 MODEL_NAME_TAG = "infertune.model_name"
 MODEL_VERSION_TAG = "infertune.model_version"
 NOTE_TAG = "infertune.note"
+PLAN_TAG = "infertune.plan"
+"""Digest of the change that was offered to a cluster."""
+PLAN_STATE_TAG = "infertune.plan_state"
 _DESCRIPTION_TAG = "mlflow.note.content"
 _UNITS = (
     "Costs are US dollars per 1,000 requests; latency is that of a whole batch, with `_low` and `_high` the ends of "
@@ -37,6 +40,7 @@ def session_tags(result: SessionResult) -> Texts:
         **_source_tags(f"{result.workload} {result.session}"),
         _DESCRIPTION_TAG: f"{result.summary}\n\n{_UNITS}",
         SESSION_TAG: result.session,
+        **({} if result.plan is None else {PLAN_TAG: result.plan.digest, PLAN_STATE_TAG: result.plan.state}),
         RESULT_TAG: result_digest(result),
         "verdict": result.verdict.value,
         "workload": result.workload,

@@ -25,6 +25,7 @@ from tools.errors import WorkloadError
 from tools.result import Configuration, SessionResult
 from tools.tracking import infertune_served_model
 from tools.tracking.facts import SESSION_TAG
+from tools.workloads.pixels import to_pixels
 
 CHAMPION = "champion"
 """Alias of the version that keeps all promises."""
