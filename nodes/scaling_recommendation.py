@@ -11,7 +11,7 @@ from tools.contracts import Bounds, Decision, Evidence, Interval, JsonScalar, Me
 from tools.inputs import hpa_in_use, trace_of
 from tools.outcomes import reason
 from tools.result import ScalingSummary
-from tools.scaling.recommend import MOST_OPTIONS, recommend, whole, with_recommendation
+from tools.scaling.recommend import notable, recommend, with_recommendation
 from tools.scaling.replica import service_curve
 from tools.selection import Configured, final_choice, is_baseline
 from tools.traffic import Trace
@@ -48,7 +48,7 @@ def scaling_recommendation(state: TuningState, runtime: Runtime[Context]) -> dic
             assert evidence is not None
             summary = with_recommendation(summary, found, evidence=(evidence.id, *best.tried.evidence))
             recommendation = found.recommendation
-            options = tuple(_option(o, evidence) for o in whole(recommendation)[:MOST_OPTIONS])
+            options = tuple(_option(o, evidence) for o in notable(recommendation))
             chosen = None if recommendation.chosen is None else recommendation.chosen.name
             decision = _decision(state, options, chosen, RULE, recommendation.sentence)
         case failure:

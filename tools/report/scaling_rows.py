@@ -40,7 +40,7 @@ def settings(scaling: ScalingSummary | None) -> tuple[SettingRow, ...]:
 def _row(option: ScalingOption, *, chosen: bool) -> SettingRow:
     recorded = option.outcomes[0]
     return SettingRow(
-        name=f"{option.name} (today's)" if option.is_today else option.name,
+        name=option.name,
         cost=fmt.usd(recorded.cost_usd),
         missed=f"{recorded.missed_minutes:,} of {recorded.minutes:,}",
         worst_p99=fmt.ms(recorded.worst_p99_ms),

@@ -12,8 +12,8 @@ from tools.scaling.capacity import UTILIZATION, ReplicaPlan, plan_replicas, queu
 from tools.traffic import DAY_S, Trace, summarize
 
 MINUTES_PER_DAY = 1440
-MOST_OPTIONS = 12
-"""That a summary keeps: the best by cost, today's first; the evidence has all of them."""
+MOST_OPTIONS = 5
+"""That a summary keeps of those that keep every promise, and of those that do not, by cost; the evidence has all."""
 
 
 def recommend(
@@ -62,9 +62,16 @@ def recommend(
     )
 
 
-def whole(recommendation: Recommendation) -> tuple[ScalingOption, ...]:
-    """Return the settings that were played over all of the recorded traffic: only their costs compare."""
-    return tuple(o for o in recommendation.options if o.outcomes[0].minutes == recommendation.minutes)
+def notable(recommendation: Recommendation) -> tuple[ScalingOption, ...]:
+    """Return the settings that a person wants to see: chosen, today's, the next best, and what is cheaper but fails.
+
+    Only settings that were played over all of the recorded traffic: only their costs compare.
+    """
+    played = [o for o in recommendation.options if o.outcomes[0].minutes == recommendation.minutes]
+    first = [o for o in (recommendation.chosen, recommendation.today) if o is not None]
+    kept = [o for o in played if o.rejected is None][:MOST_OPTIONS]
+    failed = [o for o in played if o.rejected is not None][:MOST_OPTIONS]
+    return tuple({option.name: option for option in (*first, *kept, *failed)}.values())
 
 
 def with_recommendation(summary: ScalingSummary, found: ScalingResult, *, evidence: tuple[str, ...]) -> ScalingSummary:
@@ -75,7 +82,7 @@ def with_recommendation(summary: ScalingSummary, found: ScalingResult, *, eviden
     """
     recommendation = found.recommendation
     update: dict[str, Any] = {
-        "recommendation": recommendation.model_copy(update={"options": whole(recommendation)[:MOST_OPTIONS]}),
+        "recommendation": recommendation.model_copy(update={"options": notable(recommendation)}),
         "evidence": evidence,
         "sentence": recommendation.sentence,
         "notes": (*summary.notes, *found.shape, *recommendation.notes),
