@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from pydantic import ValidationError
@@ -38,15 +39,36 @@ def read_bounds(text: str) -> Bounds:
     if "max_replicas" not in found:
         raise SpecError("needs at least `max`.", where=where, fix="As in max=20,daily-cost=80.")
     try:
-        return Bounds.model_validate(found)
+        bounds = Bounds.model_validate(found)
     except ValidationError as error:
         raise SpecError(describe_validation_error(error, Bounds), where=where) from None
+    _require_possible(bounds, where)
+    return bounds
+
+
+def _require_possible(bounds: Bounds, where: str) -> None:
+    """Refuse bounds that nothing lies within: a scheduled run would wait for a person every time, and nobody knew why.
+
+    Raises:
+        SpecError: a lower bound is not a number, or lies above its upper one.
+    """
+    if bounds.min_replicas > bounds.max_replicas:
+        raise SpecError(f"min={bounds.min_replicas} is above max={bounds.max_replicas}.", where=where)
+    if bounds.target is not None and not 0 < bounds.target[0] <= bounds.target[1] < math.inf:
+        low, high = bounds.target
+        raise SpecError(
+            f"target={low:g}:{high:g} is no range of positive numbers.", where=where, fix="Lowest first: target=5:50."
+        )
+    if bounds.daily_cost_usd == math.inf:
+        raise SpecError("daily-cost=inf bounds nothing.", where=where, fix="As in daily-cost=80, or leave it out.")
+    if bounds.metrics is not None and not all(bounds.metrics):
+        raise SpecError("`metrics` holds an empty name.", where=where, fix="As in metrics=cpu+request_rate.")
 
 
 def _value(field: str, text: str) -> Any:
     match field:
         case "metrics":
-            return tuple(text.split("+"))
+            return tuple(name.strip() for name in text.split("+"))
         case "target":
             return tuple(text.split(":"))
         case _:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from agent.contexts import make_context
 from agent.recorded import evidence_of, loaded_of
 from agent.session import RECURSION_LIMIT, alone, checkpointer, read_result
+from nodes.report import update_plan
+from tools.contracts import Decision, Option
 from tools.errors import InfertuneError
 from tools.journal import Journal
 from tools.ledger import Ledger
@@ -79,16 +81,44 @@ def carry_out(home: Path, digest: str, observer: Observer) -> SessionResult:
                 where=f"plan {plan.digest}",
                 fix=f"infertune plan approve {plan.digest} --by NAME",
             )
+    return bring_up_to_date(home, plan.digest, observer)
+
+
+def bring_up_to_date(home: Path, digest: str, observer: Observer, *, taken_back_by: str | None = None) -> SessionResult:
+    """Let the session that made a plan go on from where the plan stands, and tell in its record what became of it.
+
+    Args:
+        home: the home directory.
+        digest: of a plan that somebody answered.
+        observer: is told what happens.
+        taken_back_by: name of the person who took a change back just now.
+
+    Raises:
+        InfertuneError: the session is gone, did not come to its end, or somebody works on it; or as for `carry_out`.
+    """
+    from tools.cluster.store import PlanStore
+
+    plan = PlanStore(home).get(digest)
     folder = home / "sessions" / plan.session
     with alone(home, folder):
         record = read_record(folder)
+        if not record.finished:
+            raise InfertuneError(
+                "has not come to its end yet: it goes on with its plan by itself.",
+                where=f"session {record.session}",
+                fix=f"Take it up: infertune resume {record.session}",
+            )
         with _light_context(record, home, observer) as context:
             _go_on(context, plan.digest)
+            _tell(context, plan.digest, taken_back_by)
     return read_result(folder)
 
 
 def take_back(home: Path, digest: str, *, by: str, why: str) -> ChangeOutcome:
     """Put back what was before a plan, because a person says so, and note it in its session's journal.
+
+    The rest of the session's record follows by `bring_up_to_date`: a record that cannot be written must not keep
+    anybody from taking a change back.
 
     Raises:
         InfertuneError: there is nothing to take back, or it cannot be done now.
@@ -139,6 +169,37 @@ def _light_context(record: SessionRecord, home: Path, observer: Observer) -> Ite
         )
 
 
+def _tell(context: Context, digest: str, taken_back_by: str | None) -> None:
+    """Have the session's result say where its plan stands now, if it says anything else."""
+    from tools.cluster.store import PlanStore
+
+    told = read_result(context.session_dir).plan
+    if told is None or told.state == PlanStore(context.bench.home).state(digest):
+        return
+    update_plan(context, digest, None if taken_back_by is None else _taken_back(context, digest, by=taken_back_by))
+
+
+def _taken_back(context: Context, digest: str, *, by: str) -> Decision:
+    """Record the decision of a person to take a change back."""
+    from tools.cluster.store import PlanStore
+
+    events = PlanStore(context.bench.home).events(digest)
+    last = events[-1]
+    why = next((e.detail.get("why") for e in reversed(events) if e.kind == "rolling_back"), last.detail.get("why"))
+    decision = Decision(
+        id=f"d{len(read_result(context.session_dir).decisions) + 1:02d}",
+        node="verify",
+        question=f"Is the change of plan {digest} taken back?",
+        options=(Option(name=last.kind, facts={"plan": digest}),),
+        chosen=last.kind,
+        rule="a named person's word; only while the object is as the plan left it",
+        reason=f"asked for by {by}: {why}",
+        by="person",
+    )
+    context.record(decision)
+    return decision
+
+
 def _go_on(context: Context, digest: str) -> None:
     """Wake the graph at its interrupt, or let it go on where it was killed.
 
@@ -154,9 +215,10 @@ def _go_on(context: Context, digest: str) -> None:
         graph = build_graph().compile(checkpointer=saver)
         waiting = graph.get_state(config)
         if not waiting.next:
+            from tools.cluster.events import IN_FLIGHT
             from tools.cluster.store import PlanStore
 
-            if PlanStore(context.bench.home).state(digest) in ("approved", "applying", "applied", "verifying"):
+            if PlanStore(context.bench.home).state(digest) in ("approved", *IN_FLIGHT):
                 raise InfertuneError(
                     "its checkpoints are gone, so its graph cannot go on.",
                     where=context.session,

@@ -87,25 +87,18 @@ def _of_session(session: str | None, home: Path | None, choices: Choices) -> Ser
     from agent.session import home_directory
     from agent.sessions import find
     from tools.contracts import Verdict
-    from tools.evidence import EVIDENCE, EvidenceStore
     from tools.manifests.gather import from_session
-    from tools.outcomes import trial_result
     from tools.record import RESULT, read_record
     from tools.tracking.session import read_result
 
-    where = home_directory(home)
-    folder = find(where, session)
+    folder = find(home_directory(home), session)
     result = read_result(folder / RESULT)
     if result.verdict is not Verdict.MET:
         typer.echo(f"Mind that session {result.session} ended {result.verdict.value}: {result.summary}", err=True)
     loaded = read_record(folder).loaded
     if loaded is None:
         raise InfertuneError("was never loaded, so there is nothing to serve.", where=folder.name)
-    chosen = [identity for trial in result.trials if trial.chosen for identity in trial.evidence]
-    store = where / EVIDENCE
-    measured = EvidenceStore(store).get_all(chosen) if chosen and store.exists() else []
-    loads_ms = [trial.load_ms for trial in map(trial_result, measured) if trial is not None]
-    return from_session(result, loaded.spec, choices, load_ms=max(loads_ms, default=None))
+    return from_session(result, loaded.spec, choices)
 
 
 def _check(folder: Path) -> None:

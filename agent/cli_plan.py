@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from agent.cli_common import EXIT_DIFFERENT, Home, Output, observing
+from agent.cli_common import EXIT_DIFFERENT, EXIT_INTERRUPTED, Home, Output, observing
+from tools.errors import InfertuneError
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -94,6 +96,7 @@ def reject(
     plan = find_plan(where, digest)
     note(PlanStore(where), plan.digest, by=by, now=dt.datetime.now(dt.UTC), why=why)
     typer.echo(f"Plan {plan.digest} is rejected. The HPA stays as it is.")
+    _tell_record(where, plan.digest)
 
 
 @app.command()
@@ -107,15 +110,23 @@ def apply(digest: Digest = None, home: Home = None, output: Output = Output.TEXT
 
     where = home_directory(home)
     plan = find_plan(where, digest)
-    with observing(output, plan.target.name) as observer:
-        result = carry_out(where, plan.digest, observer)
+    try:
+        with observing(output, plan.target.name) as observer:
+            result = carry_out(where, plan.digest, observer)
+    except KeyboardInterrupt:
+        typer.echo(
+            f"infertune: interrupted. Nothing is taken back: the plan stays where it stands, see `infertune plan show "
+            f"{plan.digest}`. Go on: infertune plan apply {plan.digest}",
+            err=True,
+        )
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     told = result.plan
     assert told is not None, "the session made this plan"
     if output is Output.JSON:
         typer.echo(told.model_dump_json(indent=1))
     else:
         last = told.events[-1]
-        typer.echo(f"{told.state.upper()}  plan {told.digest}: {last.why}")
+        typer.echo(f"{told.state.upper()}  plan {told.digest}: {last.why or f'{last.kind} by {last.by}.'}")
     if told.state != "verified":
         raise typer.Exit(EXIT_DIFFERENT)
 
@@ -138,5 +149,21 @@ def rollback(
     plan = find_plan(where, digest)
     outcome = take_back(where, plan.digest, by=by, why=why)
     typer.echo(f"{outcome.state.upper()}  plan {plan.digest}: {outcome.why}")
+    _tell_record(where, plan.digest, taken_back_by=by)
     if outcome.state != "rolled_back":
         raise typer.Exit(EXIT_DIFFERENT)
+
+
+def _tell_record(home: Path, digest: str, *, taken_back_by: str | None = None) -> None:
+    """Have the session's record say what a person decided. If that is not possible now, the decision stands anyway."""
+    from agent.changes import bring_up_to_date
+    from tools.observer import Silent
+
+    try:
+        bring_up_to_date(home, digest, Silent(), taken_back_by=taken_back_by)
+    except InfertuneError as error:
+        typer.echo(
+            f"infertune: the session's record does not say so yet: {error} "
+            f"To complete it: infertune plan apply {digest}",
+            err=True,
+        )

@@ -11,7 +11,7 @@ from rich.text import Text
 from tools.contracts import Decision, Verdict
 from tools.report import format as fmt
 from tools.report import rows
-from tools.result import ScalingSummary, SessionResult
+from tools.result import PlanSummary, ScalingSummary, SessionResult
 
 _VERDICT_STYLES = {Verdict.MET: "bold green", Verdict.INFEASIBLE: "bold red"}
 _SHORT_NAMES = {
@@ -66,6 +66,8 @@ def print_summary(result: SessionResult, console: Console) -> None:
         )
     if result.scaling is not None:
         _print_scaling(result.scaling, console)
+    if result.plan is not None:
+        _print_plan(result.plan, console)
     open_gates = [gate for gate in result.gates if not gate.passed]
     if open_gates:
         _heading(console, "Open gates")
@@ -125,6 +127,14 @@ def _print_scaling(scaling: ScalingSummary, console: Console) -> None:
         console.print()
         for line in rows.diff(scaling.hpa_diff):
             console.print(Text("  " + line.text, style=_DIFF_STYLES[line.kind]), soft_wrap=True)
+
+
+def _print_plan(plan: PlanSummary, console: Console) -> None:
+    _heading(console, "Change of the cluster")
+    text = f"Plan {plan.digest} for {plan.hpa} in {plan.context}: {plan.state}."
+    if plan.state == "proposed":
+        text += f" It waits for a person until {plan.expires}: infertune plan show {plan.digest}"
+    _item(console, Text(fmt.clean(text)))
 
 
 def _print_files(result: SessionResult, console: Console) -> None:

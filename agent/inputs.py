@@ -6,16 +6,20 @@ from pathlib import Path
 
 from agent.running import run_and_tell
 from tools.artifacts import write_file
-from tools.inputs import FOLDER, HPA, OBSERVED
+from tools.contracts import Delays
+from tools.inputs import FOLDER, HPA, OBSERVED, START
 from tools.machine import TaskRunner
 from tools.observer import Observer
-from tools.spec import TuningSpec
+from tools.spec import ClusterSpec, TuningSpec
 
 CLUSTER_LIMIT_S = 120.0
 
 
 def gather(spec: TuningSpec, session_dir: Path, worker: TaskRunner, observer: Observer) -> TuningSpec:
     """Copy the trace, read Prometheus and the cluster's HPA; returns the spec with its own copies.
+
+    How long the service's pods take to start is looked for too: delays that the spec does not set become the measured
+    ones.
 
     Raises:
         WorkloadError: Prometheus or the cluster cannot be read, or has nothing to rely on.
@@ -48,7 +52,35 @@ def gather(spec: TuningSpec, session_dir: Path, worker: TaskRunner, observer: Ob
             limit_s=CLUSTER_LIMIT_S,
             observer=observer,
         )
+        spec = _with_measured_start(spec, cluster, session_dir, worker, observer)
     return spec
+
+
+def _with_measured_start(
+    spec: TuningSpec, cluster: ClusterSpec, session_dir: Path, worker: TaskRunner, observer: Observer
+) -> TuningSpec:
+    """Return the spec with measured delays where it sets none.
+
+    It is decided here, once: a spec that comes back from a journal seems to set all of them.
+    """
+    answer, _ = run_and_tell(
+        worker,
+        "tools.inputs:measure_start_task",
+        {
+            "cluster": cluster.model_dump(mode="json"),
+            "hpa": str(session_dir / HPA),
+            "delays": spec.scaling.delays.model_dump(mode="json", exclude_unset=True),
+            "path": str(session_dir / START),
+        },
+        what="pods",
+        headline=lambda a: "not known" if a["startup"] is None else f"measured on {a['startup']['pods']} pods",
+        label="pods",
+        limit_s=CLUSTER_LIMIT_S,
+        observer=observer,
+    )
+    observer.finding(answer["note"])
+    scaling = spec.scaling.model_copy(update={"delays": Delays.model_validate(answer["delays"])})
+    return spec.model_copy(update={"scaling": scaling})
 
 
 def with_own_hpa(spec: TuningSpec, session_dir: Path) -> TuningSpec:

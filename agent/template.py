@@ -32,6 +32,11 @@ workload:
   metric: top1                        # top1, top5, mse, cosine, or metric.py:function(outputs, targets)
   # preprocess: data.py:preprocess    # then the data are raw items, and preprocessing is timed in the profile
   # postprocess: data.py:postprocess
+  # normalization:                    # for images: how 8-bit pixels became the inputs; a model may then take the pixels
+  #   mean: [0.485, 0.456, 0.406]     # input = (pixel / scale - mean) / std
+  #   std: [0.229, 0.224, 0.225]
+  #   scale: 255
+  #   axis: 1                         # of the channels; 0 is the batch
 
 objective:
   minimize: cost                      # cost (per 1,000 requests), latency or size
@@ -45,12 +50,49 @@ hardware:
   # name: c7i.large
   # threads: 2                        # CPU threads of a replica; default: all of this machine
 
-traffic:                              # for the number of replicas; exactly one of trace and rate_rps
+traffic:                              # for the number of replicas; exactly one of rate_rps, trace and prometheus
   rate_rps: 100
   # trace: traffic.csv                # columns: second, rps
+  # prometheus:                       # the live traffic, as it was recorded
+  #   url: http://prometheus:9090     # no user and no password in it
+  #   preset: kserve                  # kserve, vllm, ray-serve, triton or nginx; or write queries of your own
+  #   labels:                         # which series are this service's
+  #     namespace: shop
+  #     model_name: my-model
+  #   queries:                        # PromQL in place of the preset's; {matchers} and {range} are filled in
+  #     request_rate: sum(rate(requests_total{matchers}[{range}]))
+  #   window_s: 604800                # how far back to look; a week tells nights and weekends
+  #   token_file: prometheus.token    # or token_env, a variable; the token itself is never written here
 
 # hpa:
 #   file: hpa.yaml                    # the autoscaling/v2 HorizontalPodAutoscaler of today; it is never written to
+
+# scaling:                            # needs traffic and objective.p99_ms
+#   kept_share: 0.999                 # of the minutes must keep objective.p99_ms
+#   metrics: [queue, rate, cpu]       # what the autoscaler may follow: queue, rate, latency, cpu
+#   cores: 2                          # CPU cores that a replica requests; default: hardware.threads
+#   delays:                           # in seconds; with `cluster`, those of a pod's start are measured unless given
+#     scrape_s: 15                    # Prometheus looks this often
+#     adapter_s: 30                   # the metrics adapter refreshes this often
+#     scheduling_s: 2                 # until a new pod has a node
+#     start_s: 30                     # pulling the image, loading and warming the model
+#     readiness_s: 5                  # until traffic arrives
+#     termination_s: 30               # a pod that is stopped is paid for this much longer
+
+# cluster:                            # reads the HPA in use from a cluster, in place of `hpa`
+#   context: infertune-reader         # of your kubeconfig, by name; `in-cluster` for a pod's service account
+#   # kubeconfig: kubeconfig.yaml     # default: $KUBECONFIG, then ~/.kube/config
+#   namespace: shop
+#   hpa: my-model
+#   apply: false                      # true: offer a plan, which a person then approves; default: recommend only
+#   writer_context: infertune-writer  # may patch this one HPA; without one nothing is ever applied
+#   allow_namespaces: [shop]          # where an approved plan may be applied
+#   bounds:                           # what no plan may leave
+#     min_replicas: 2
+#     max_replicas: 20
+#     daily_cost_usd: 50              # of maxReplicas for a whole day
+#   verify_s: 600                     # how long to watch after applying; a breach is rolled back
+#   cooldown_s: 1800                  # no second change of the same HPA within this time
 
 # search:                             # default: everything that can run here
 #   only: [openvino, quantization]    # runtimes and techniques; all others are left out

@@ -9,6 +9,9 @@ from langgraph.runtime import Runtime
 from nodes.changing import changing, decided
 from nodes.context import Context, TuningState
 
+NOT_APPLIED = ("rejected", "expired", "failed", "abandoned")
+"""States of a plan that came to nothing: there is nothing to watch."""
+
 
 def apply(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any]:
     """Patch the HPA, once, whatever happened before: the store of plans says how far an earlier run came."""
@@ -17,7 +20,9 @@ def apply(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any]:
     context = runtime.context
     context.observer.started("apply", detail=f"plan {state['plan']}")
     with changing(context) as change:
-        outcome = carry_out(state["plan"], change)
+        # It may have come to nothing before: in a run that was killed then, or by a person who took the approval back.
+        done = change.store.state(state["plan"]) in NOT_APPLIED
+        outcome = change.outcome(change.store.get(state["plan"])) if done else carry_out(state["plan"], change)
     return decided(
         state,
         context,
@@ -30,4 +35,4 @@ def apply(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any]:
 
 def is_applied(state: TuningState) -> str:
     """Return where to go on: the node's outgoing edge."""
-    return "report" if state["change"] in ("failed", "expired", "abandoned") else "verify"
+    return "report" if state["change"] in NOT_APPLIED else "verify"

@@ -35,6 +35,8 @@ def changing(context: Context) -> Iterator[ChangeContext]:
             writer=writer,
             cluster=cluster,
             price_per_hour_usd=context.spec.hardware.price_per_hour_usd,
+            clock=context.clock,
+            sleep=context.sleep,
             recordable=_recordable(context),
         )
 

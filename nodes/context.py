@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import add
@@ -67,6 +69,10 @@ class Policy(Protocol):
         ...
 
 
+def _utc_now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
 @dataclass
 class Context:
     """What nodes work with."""
@@ -94,6 +100,10 @@ class Context:
     """How many things can be built at the same time."""
     wall_s: Callable[[], float] = lambda: 0.0
     """Seconds that a person has waited for this session, over all the processes that worked on it."""
+    clock: Callable[[], dt.datetime] = _utc_now
+    """The time, with a time zone: plans expire by it, and changes are watched by it."""
+    sleep: Callable[[float], None] = time.sleep
+    """Waits while a change is watched; given from outside so that a test can pass the time."""
 
     @property
     def elapsed_s(self) -> float:

@@ -11,6 +11,7 @@ from langgraph.runtime import Runtime
 
 from nodes.context import Context, TuningState
 from tools.contracts import ArtifactRef, Decision, EvidenceKind
+from tools.gates import AUTOSCALER, autoscaler
 from tools.inputs import hpa_in_use
 from tools.mirror import mirror, render, save, write_example
 from tools.outcomes import from_task, reason, trial_result
@@ -28,9 +29,6 @@ def report(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any]:
     this runs twice: before anybody is asked, and when it is known what became of the plan.
     """
     context = runtime.context
-    machine, journal = context.bench.machine, context.ledger.journal
-    assert machine is not None, "a session that is replayed ends before its report"
-    assert journal is not None, "likewise"
     context.observer.started("report")
     started = time.monotonic()
     folder = context.session_dir
@@ -40,7 +38,43 @@ def report(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any]:
         write_example(context.bench.workload, folder)
     else:
         result = read_result(folder / RESULT)
-    result = _with_plan(result, state, context)
+    _publish(_with_plan(result, state, context), context, first=first)
+    path = str(folder / RESULT)
+    context.observer.finished("report", outcome="finished", headline=path, seconds=time.monotonic() - started)
+    return {"result": path}
+
+
+def update_plan(context: Context, digest: str, decision: Decision | None = None) -> None:
+    """Bring what a session tells of its plan up to date.
+
+    A person may take a change back long after the session has ended.
+
+    Args:
+        context: of the session.
+        digest: of its plan.
+        decision: what the person decided; already in the journal.
+
+    Raises:
+        StorageError: the result cannot be read or written.
+    """
+    from tools.cluster.store import PlanStore
+    from tools.cluster.summary import summarize_plan
+
+    result = read_result(context.session_dir / RESULT)
+    known = result.plan
+    assert known is not None, "a session whose plan was answered has told of it"
+    plan = summarize_plan(PlanStore(context.bench.home), digest, server_diff=known.server_diff, notes=known.notes)
+    decisions = result.decisions if decision is None else (*result.decisions, decision)
+    _publish(result.model_copy(update={"plan": plan, "decisions": decisions}), context, first=False)
+
+
+def _publish(result: SessionResult, context: Context, *, first: bool) -> None:
+    """Write the result, the page and the record, in this order."""
+    folder, machine, journal = context.session_dir, context.bench.machine, context.ledger.journal
+    assert machine is not None, "a session that is replayed ends before its report"
+    assert journal is not None, "likewise"
+    gates = (autoscaler(result.scaling, result.plan) if g.name == AUTOSCALER else g for g in result.gates)
+    result = result.model_copy(update={"gates": tuple(gates)})
     save(result, folder)
     journal.append("result", result.model_dump(mode="json"))
     note = render(result, folder, machine)
@@ -54,9 +88,6 @@ def report(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any]:
     if result.mlflow.note is not None:  # the page was rendered before, so that MLflow could keep it
         render(result, folder, machine)
     journal.append("recorded", result.mlflow.model_dump(mode="json"))
-    path = str(folder / RESULT)
-    context.observer.finished("report", outcome="finished", headline=path, seconds=time.monotonic() - started)
-    return {"result": path}
 
 
 def is_planned(state: TuningState) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import Any
 
 from langgraph.runtime import Runtime
@@ -20,20 +19,22 @@ def scaling_plan(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any
     context = runtime.context
     cluster = context.spec.cluster
     scaling = ScalingSummary.model_validate(state["scaling"]) if state.get("scaling") else None
-    if cluster is None or scaling is None or scaling.recommendation is None:
+    if cluster is None:
         return {}
+    if scaling is None or scaling.recommendation is None:
+        return _without(state, context, ("The autoscaler's settings were not searched: there is nothing to offer.",))
     chosen = scaling.recommendation.chosen
     if chosen is None:
         return _without(state, context, ("No setting keeps every promise: there is nothing to offer.",))
     from tools.cluster.connection import open_reader, open_writer
     from tools.cluster.offer import offer
-    from tools.cluster.plans import auto_approve
+    from tools.cluster.plans import auto_approve, has_expired
     from tools.cluster.store import PlanStore
-    from tools.errors import ClusterError, FenceError
+    from tools.errors import ClusterError, StorageError
 
-    store = PlanStore(context.bench.home)
-    now = dt.datetime.now(dt.UTC)
+    now = context.clock()
     try:
+        store = PlanStore(context.bench.home)
         with open_reader(cluster) as reader:
             offered = offer(
                 chosen.spec,
@@ -49,13 +50,13 @@ def scaling_plan(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any
                 slo_ms=context.spec.objective.p99_ms,
                 now=now,
             )
-    except (ClusterError, FenceError) as error:  # the session's result stands without the cluster
+    except (ClusterError, StorageError) as error:  # the session's result stands without the cluster
         return _without(state, context, (str(error),))
     plan = offered.plan
     if plan is None:
         return _without(state, context, offered.refusals)
     within = context.auto_approve
-    if within is not None and store.state(plan.digest) == "proposed":
+    if within is not None and store.state(plan.digest) == "proposed" and not has_expired(plan, now):
         price = context.spec.hardware.price_per_hour_usd
         auto_approve(store, plan, within, price_per_hour_usd=price, now=now)
     decision = _decision(

@@ -8,7 +8,7 @@ from langgraph.runtime import Runtime
 
 from nodes.context import Context, TuningState, decision_id
 from tools.contracts import Bounds, Decision, Evidence, Interval, JsonScalar, Measured, Option, ScalingResult
-from tools.inputs import hpa_in_use, trace_of
+from tools.inputs import hpa_in_use, start_note, trace_of
 from tools.outcomes import reason
 from tools.result import ScalingSummary
 from tools.scaling.recommend import notable, recommend, with_recommendation
@@ -42,6 +42,9 @@ def scaling_recommendation(state: TuningState, runtime: Runtime[Context]) -> dic
         price_per_hour_usd=context.spec.hardware.price_per_hour_usd,
         baseline_capacity=_baseline_capacity(view, best),
     )
+    note = start_note(context.session_dir)
+    if note is not None:
+        summary = summary.model_copy(update={"notes": (*summary.notes, note)})
     evidence = _searched(context, best, trace)
     match None if evidence is None else evidence.outcome:
         case Measured(result=ScalingResult() as found):
@@ -53,8 +56,8 @@ def scaling_recommendation(state: TuningState, runtime: Runtime[Context]) -> dic
             decision = _decision(state, options, chosen, RULE, recommendation.sentence)
         case failure:
             if failure is not None:
-                note = f"The autoscaler's settings could not be searched: {reason(failure)}."
-                summary = summary.model_copy(update={"notes": (*summary.notes, note)})
+                why = f"The autoscaler's settings could not be searched: {reason(failure)}."
+                summary = summary.model_copy(update={"notes": (*summary.notes, why)})
             decision = _decision(state, _static_options(summary, view, best), best.name, STATIC_RULE, summary.sentence)
     return {"scaling": summary.model_dump(mode="json"), "decisions": [context.record(decision)]}
 

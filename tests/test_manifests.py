@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import json
 import os
 import re
 import shutil
@@ -259,6 +258,15 @@ def test_nobody_may_do_more_than_is_said(made, production):
     hpas = {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"]}
     assert rules == {
         reader_name(made[0]): [{**hpas, "verbs": ["get", "list", "watch"]}],
+        f"{reader_name(made[0])}-pods": [
+            {
+                "apiGroups": ["apps"],
+                "resources": ["deployments"],
+                "resourceNames": ["image-classifier"],
+                "verbs": ["get"],
+            },
+            {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
+        ],
         writer_name(made[0]): [{**hpas, "resourceNames": ["image-classifier"], "verbs": ["get", "patch"]}],
     }
     assert not [o for o in production if o["kind"].startswith("Cluster")]
@@ -538,13 +546,12 @@ def test_a_folder_that_cannot_be_made_changes_nothing(tmp_path):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A home with one session: a journal, its evidence and a result that rests on it."""
+    """A home with one session: a journal, its evidence and a result."""
     home = tmp_path_factory.mktemp("home")
     folder = write_session(home, asked=asked(hpa=True))
     result = sample_result(session=folder.name)
-    chosen = [json.loads(line)["payload"]["id"] for line in (folder / "journal.jsonl").read_text().splitlines()[2:9]]
-    trials = tuple(t.model_copy(update={"evidence": tuple(chosen)}) if t.chosen else t for t in result.trials)
-    (folder / "result.json").write_text(result.model_copy(update={"trials": trials}).model_dump_json())
+    best = result.best.model_copy(update={"load_ms": 1800.0})
+    (folder / "result.json").write_text(result.model_copy(update={"best": best}).model_dump_json())
     return home
 
 

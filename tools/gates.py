@@ -4,23 +4,94 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tools.contracts import Gate, ModelFormat
+from tools.contracts import Gate, ModelFormat, Recommendation
 from tools.outcomes import reason
+from tools.result import PlanSummary, ScalingSummary
 from tools.selection import Configured, is_baseline, unsettled, worst_latency_ms
 from tools.view import SessionView, Tried
 
 _SELF_CONTAINED = (ModelFormat.ONNX, ModelFormat.OPENVINO, ModelFormat.TORCHSCRIPT, ModelFormat.PT2)
 
 
-def gates(view: SessionView, best: Configured | None, fallback: Tried | None) -> tuple[Gate, ...]:
+AUTOSCALER = "autoscaler"
+
+
+def gates(
+    view: SessionView, best: Configured | None, fallback: Tried | None, scaling: ScalingSummary | None = None
+) -> tuple[Gate, ...]:
     """Return every gate, in the order a person walks through them.
 
     Args:
         view: the session.
         best: what would be deployed; None leaves all gates after optimizing open.
         fallback: what would be deployed if the best misbehaves.
+        scaling: what was found of replicas and autoscaler.
     """
-    return (*_before(view), *_after(view, best), *_deploy(best, fallback))
+    return (
+        *_before(view),
+        *_after(view, best),
+        *_deploy(best, fallback),
+        autoscaler(scaling),
+        *_watched(view.spec.objective.p99_ms),
+    )
+
+
+def autoscaler(scaling: ScalingSummary | None, plan: PlanSummary | None = None) -> Gate:
+    """Return the gate of the autoscaler: closed by a setting that keeps every promise, and open once one did not.
+
+    Args:
+        scaling: what was found; None where nothing was looked for.
+        plan: what became of the change in the cluster; None where none was offered, or nobody answered yet.
+    """
+    passed, detail = _of_setting(scaling)
+    told = "" if plan is None else _of_plan(plan)
+    return _gate(
+        "before deploying",
+        AUTOSCALER,
+        passed=passed and (plan is None or plan.state not in _REFUTED),
+        detail=f"{detail}; {told}" if told else detail,
+        evidence=() if scaling is None else scaling.evidence,
+    )
+
+
+_REFUTED = ("breached", "rolling_back", "rolled_back", "abandoned")
+"""States of a plan whose setting did not hold in the cluster, or of which nobody knows any more."""
+
+
+def _of_setting(scaling: ScalingSummary | None) -> tuple[bool, str]:
+    """Return whether there is a setting that keeps every promise, and what there is in a sentence."""
+    if scaling is None:
+        return False, "no setting was looked for: that takes traffic, and a configuration that keeps every constraint"
+    found = scaling.recommendation
+    if found is None:
+        return False, (
+            f"{scaling.min_replicas} to {scaling.max_replicas} replicas follow from the capacity alone: no setting was "
+            "played against the traffic, since the spec names no p99_ms or the search failed"
+        )
+    if found.chosen is None:
+        return False, f"no setting keeps every promise in the twin{_shortfalls(found)}"
+    recorded = found.chosen.outcomes[0]
+    return True, (
+        f"{found.chosen.name}: keeps every promise in the twin, with the p99 at most {found.slo_ms:g} ms in "
+        f"{recorded.kept_share:.2%} of {recorded.minutes:,} minutes ({found.kept_share:.2%} asked for)"
+    )
+
+
+def _shortfalls(found: Recommendation) -> str:
+    """Say by how much the closest setting misses."""
+    if found.closest is None:
+        return ""
+    misses = ", and ".join(shortfall.sentence for shortfall in found.closest.shortfalls)
+    return f": the closest, {found.closest.option.name}, {misses}"
+
+
+def _of_plan(plan: PlanSummary) -> str:
+    """Say what became of the change in the cluster."""
+    what = f"plan {plan.digest[:12]} for {plan.hpa}"
+    if plan.state == "verified":
+        return f"{what} was applied, watched, and kept its promises there"
+    last = plan.events[-1].why if plan.events else ""
+    return f"{what} is {plan.state.replace('_', ' ')}" + (f": {last.rstrip('.')}" if last else "")
 
 
 def _before(view: SessionView) -> Iterator[Gate]:
@@ -164,11 +235,25 @@ def _deploy(best: Configured | None, fallback: Tried | None) -> Iterator[Gate]:
         else "no batch sweep was made for this recipe",
         evidence=best.tried.evidence if best is not None else (),
     )
-    for name, text in (
-        ("monitoring in place", "infertune does not watch the service: check your dashboards"),
-        ("alerting in place", "infertune does not write alerts: set them on the SLO above"),
-    ):
-        yield _gate(stage, name, passed=False, detail=text)
+
+
+def _watched(slo_ms: float | None) -> Iterator[Gate]:
+    """What `infertune manifests` writes for it, and that nobody saw it work."""
+    promises = "availability" if slo_ms is None else f"availability and a p99 of {slo_ms:g} ms"
+    yield _gate(
+        "before deploying",
+        "monitoring in place",
+        passed=False,
+        detail="`infertune manifests` writes a ServiceMonitor and the metrics adapter's rules; nobody has seen them "
+        "deployed: check that Prometheus has the metrics of each replica",
+    )
+    yield _gate(
+        "before deploying",
+        "alerting in place",
+        passed=False,
+        detail=f"`infertune manifests` writes a PrometheusRule with burn-rate alerts on {promises}; nobody has seen it "
+        "deployed, or an alert arrive",
+    )
 
 
 def _gate(stage: str, name: str, *, passed: bool, detail: str, evidence: tuple[str, ...] = ()) -> Gate:

@@ -7,6 +7,7 @@ Prometheus or the cluster that they came from says something else.
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ OBSERVED = f"{FOLDER}/traffic.json.gz"
 """What Prometheus answered."""
 HPA = f"{FOLDER}/hpa.json"
 """The autoscaler as the cluster had it."""
+START = f"{FOLDER}/startup.json"
+"""How long the service's pods took to start, and the delays that follow."""
 
 
 def trace_of(traffic: TrafficSpec, session_dir: Path) -> Trace:
@@ -59,6 +62,21 @@ def hpa_in_use(spec: TuningSpec, session_dir: Path) -> Manifest | None:
     return None if spec.hpa is None else read_hpa(Path(spec.hpa.file)).manifest
 
 
+def start_note(session_dir: Path) -> str | None:
+    """Return what the session found of how long a pod takes to start; None where no cluster was asked.
+
+    Raises:
+        StorageError: the copy cannot be read.
+    """
+    path = session_dir / START
+    if not path.exists():  # a session without a cluster, or from before it was looked for
+        return None
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["note"])
+    except (OSError, ValueError, KeyError) as error:
+        raise StorageError(f"what was found of the pods cannot be read ({error}).", where=str(path)) from None
+
+
 def observe_task(source: dict[str, Any], path: str) -> dict[str, Any]:
     """Read the traffic from Prometheus and keep it; a worker task.
 
@@ -93,3 +111,39 @@ def read_hpa_task(cluster: dict[str, Any], path: str) -> str:
         found = client.read()
     write_file(Path(path), json.dumps(found.manifest, indent=1))
     return found.resource_version
+
+
+def measure_start_task(cluster: dict[str, Any], hpa: str, delays: dict[str, Any], path: str) -> dict[str, Any]:
+    """Ask the cluster how long a pod takes to start, and keep the answer; a worker task.
+
+    Args:
+        cluster: `ClusterSpec`, dumped.
+        hpa: where the HPA was kept.
+        delays: those of `Delays` that the spec sets: they stay as they are.
+        path: where to keep it.
+
+    Returns:
+        `startup` as it was measured, or None; the `delays` that follow, all of them; and a `note` on both.
+
+    Raises:
+        ClusterError: the kubeconfig or the context cannot be used.
+    """
+    from tools.cluster.startup import startup_of, with_start
+    from tools.contracts import Delays
+
+    spec_delays = Delays.model_validate(delays)
+    in_use = json.loads(Path(hpa).read_text(encoding="utf-8"))
+    startup, note = startup_of(ClusterSpec.model_validate(cluster), in_use, datetime.now(UTC))
+    if startup is None:
+        used = spec_delays
+    else:
+        used, measured = with_start(spec_delays, startup)
+        taken = ", ".join(f"{name} {getattr(used, name):g}" for name in measured)
+        note += f" Measured, not assumed: {taken}." if measured else " The spec's own delays stay."
+    answer = {
+        "startup": None if startup is None else startup.model_dump(mode="json"),
+        "delays": used.model_dump(mode="json"),
+        "note": note,
+    }
+    write_file(Path(path), json.dumps(answer, indent=1))
+    return answer

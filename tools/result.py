@@ -56,6 +56,8 @@ class Configuration(Contract):
     accuracy_drop: Interval
     size_mb: float
     memory_mb: float
+    load_ms: float | None = None
+    """How long loading the model took, in the slowest of its trials; None where an older session did not tell."""
     joules_per_request: float | None = None
     """Energy of the CPU package, where the machine counts it."""
     cost_per_1000_usd: float

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from tools.contracts import BatchPoint, Decision, Interval, Verdict
 from tools.cost import cost_per_1000_usd
 from tools.gates import gates
+from tools.outcomes import trial_result
 from tools.report import format as fmt
 from tools.result import (
     BatchRecommendation,
@@ -44,7 +45,6 @@ def summarize(
     files: dict[str, str],
 ) -> SessionResult:
     """Put together the result of a session from its evidence and decisions."""
-    price = view.spec.hardware.price_per_hour_usd
     chosen, _ = final_choice(view)
     whole = [t for t in view.ran if t.given_up is None]
     best = chosen or closest(configurations(whole), view.spec.objective)
@@ -70,12 +70,12 @@ def summarize(
         objective=view.spec.objective,
         metric=view.workload.metric,
         higher_is_better=view.workload.higher_is_better,
-        price_per_hour_usd=price,
+        price_per_hour_usd=view.spec.hardware.price_per_hour_usd,
         hardware=view.hardware,
         versions=versions,
         seconds=seconds,
-        baseline=_configuration(_baseline(view), price),
-        best=_configuration(best, price),
+        baseline=_configuration(view, _baseline(view)),
+        best=_configuration(view, best),
         ratio=ratio,
         margins=tuple(kept),
         trials=trial_summaries(view, chosen),
@@ -86,7 +86,7 @@ def summarize(
         batch=_batch(view, best),
         edge_cases=edges[1].cases if edges is not None and edges[1] is not None else (),
         scaling=scaling,
-        gates=gates(view, chosen, fallback),
+        gates=gates(view, chosen, fallback, scaling),
         notes=(*view.workload.notes, *_disturbances(view)),
         files=dict(paths),
     )
@@ -108,13 +108,13 @@ def _baseline(view: SessionView) -> Configured | None:
     return Configured(baseline, baseline.first_point) if baseline is not None and baseline.ran else None
 
 
-def _configuration(configured: Configured | None, price: float) -> Configuration | None:
+def _configuration(view: SessionView, configured: Configured | None) -> Configuration | None:
     if configured is None:
         return None
     tried, point = configured.tried, configured.point
     assert tried.accuracy is not None
     assert tried.artifact is not None
-    cost = cost_per_1000_usd(price, point.throughput_rps)
+    cost = cost_per_1000_usd(view.spec.hardware.price_per_hour_usd, point.throughput_rps)
     return Configuration(
         recipe=tried.name,
         definition=tried.recipe,
@@ -126,6 +126,7 @@ def _configuration(configured: Configured | None, price: float) -> Configuration
         accuracy_drop=tried.accuracy.drop,
         size_mb=tried.artifact.size_mb,
         memory_mb=point.peak_memory_mb,
+        load_ms=_load_ms(view, tried),
         joules_per_request=point.joules_per_request,
         cost_per_1000_usd=cost.value,
         artifact=tried.artifact.directory,
@@ -136,6 +137,12 @@ def _configuration(configured: Configured | None, price: float) -> Configuration
             "cost_per_1000_usd": cost,
         },
     )
+
+
+def _load_ms(view: SessionView, tried: Tried) -> float | None:
+    """Return how long loading took in the slowest trial of a recipe: what a start has to reckon with."""
+    results = (trial_result(evidence) for evidence in view.evidence if evidence.id in tried.evidence)
+    return max((result.load_ms for result in results if result is not None), default=None)
 
 
 def _ratio(view: SessionView, best: Configured | None) -> Ratio | None:

@@ -78,17 +78,26 @@ def unauthorized() -> Answer:
     return failure(401, "Unauthorized")
 
 
-def forbidden(user: str, verb: str, *, namespace: str | None, name: str | None) -> Answer:
-    """Return the answer to a caller without this right on HPAs."""
-    what = f'{RESOURCE}.{GROUP} "{name}"' if name else f"{RESOURCE}.{GROUP}"
+def forbidden(
+    user: str,
+    verb: str,
+    *,
+    namespace: str | None,
+    name: str | None,
+    group: str = GROUP,
+    resource: str = RESOURCE,
+) -> Answer:
+    """Return the answer to a caller without this right."""
+    plural = _qualified(group, resource)
+    what = f'{plural} "{name}"' if name else plural
     scope = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
-    message = f'{what} is forbidden: User "{user}" cannot {verb} resource "{RESOURCE}" in API group "{GROUP}" {scope}'
-    return failure(403, message, {**({"name": name} if name else {}), "group": GROUP, "kind": RESOURCE})
+    message = f'{what} is forbidden: User "{user}" cannot {verb} resource "{resource}" in API group "{group}" {scope}'
+    return failure(403, message, _details(group, resource, name))
 
 
-def not_found(name: str) -> Answer:
-    """Return the answer to who asks for an HPA that is not there."""
-    return failure(404, f'{RESOURCE}.{GROUP} "{name}" not found', {"name": name, "group": GROUP, "kind": RESOURCE})
+def not_found(name: str, *, group: str = GROUP, resource: str = RESOURCE) -> Answer:
+    """Return the answer to who asks for an object that is not there."""
+    return failure(404, f'{_qualified(group, resource)} "{name}" not found', _details(group, resource, name))
 
 
 def already_exists(name: str) -> Answer:
@@ -148,6 +157,15 @@ def unknown_fields(patched: str, fields: list[str]) -> Answer:
     cause = Cause("patch", f"Invalid value: {quoted}: strict decoding error: {errors}")
     details = {"causes": [{"reason": cause.reason, "message": cause.message, "field": cause.field}]}
     return failure(422, f' "" is invalid: patch: {cause.message}', details)
+
+
+def _qualified(group: str, resource: str) -> str:
+    return f"{resource}.{group}" if group else resource
+
+
+def _details(group: str, resource: str, name: str | None) -> Manifest:
+    """Return the `details` of a `Status`; what is empty is left out, as the core group is."""
+    return {**({"name": name} if name else {}), **({"group": group} if group else {}), "kind": resource}
 
 
 def _json(answer: Answer) -> Manifest:

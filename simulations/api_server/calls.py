@@ -12,8 +12,10 @@ from simulations.api_server import answers
 from simulations.api_server.access import AUTHORIZATION, Access, Right
 from simulations.api_server.answers import GROUP, RESOURCE, Answer, Refused
 from simulations.api_server.hpas import Hpas
+from simulations.api_server.workloads import DEPLOYMENTS, PODS, Resource, Workloads
 
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_KNOWN: dict[tuple[str | None, str | None], Resource] = {r: r for r in ((GROUP, RESOURCE), DEPLOYMENTS, PODS)}
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Call:
         )
 
 
-def carry_out(call: Call, access: Access, hpas: Hpas, now: str) -> tuple[Answer | None, bool]:
+def carry_out(call: Call, access: Access, hpas: Hpas, workloads: Workloads, now: str) -> tuple[Answer | None, bool]:
     """Return the answer, and whether anything was stored; no answer if the resource is not known here.
 
     Raises:
@@ -63,12 +65,34 @@ def carry_out(call: Call, access: Access, hpas: Hpas, now: str) -> tuple[Answer 
         return access.access_review(call.user, call.body, call.manager, now), False
     if call.resource == (AUTHORIZATION, "selfsubjectrulesreviews"):
         return access.rules_review(call.user, call.body), False
-    if call.resource != (GROUP, RESOURCE) or call.namespace is None:
+    resource = _KNOWN.get(call.resource)
+    if resource is None or call.namespace is None:
         return None, False
+    _require_right(call, call.user, resource, access)
+    if resource == (GROUP, RESOURCE):
+        return _on_hpas(call, hpas, call.namespace, call.name or "")
+    return _on_workloads(call, resource, workloads, call.namespace), False
+
+
+def _require_right(call: Call, user: str, of: Resource, access: Access) -> None:
+    group, resource = of
     verb = "patch" if call.verb == "dry-run" else call.verb
-    if access.allowed_by(call.user, Right(verb, namespace=call.namespace, name=call.name)) is None:
-        raise Refused(answers.forbidden(call.user, verb, namespace=call.namespace, name=call.name))
-    return _on_hpas(call, hpas, call.namespace, call.name or "")
+    right = Right(verb, group=group, resource=resource, namespace=call.namespace, name=call.name)
+    if access.allowed_by(user, right) is None:
+        raise Refused(
+            answers.forbidden(user, verb, namespace=call.namespace, name=call.name, group=group, resource=resource)
+        )
+
+
+def _on_workloads(call: Call, resource: Resource, workloads: Workloads, namespace: str) -> Answer:
+    """Answer what is read of Deployments and pods; nothing of them is changed by a request."""
+    if call.verb == "get":
+        return Answer(200, workloads.get(resource, namespace, call.name or ""))
+    if call.verb == "list":
+        parameters = call.parameters
+        limit = int(parameters.get("limit") or 0)
+        return Answer(200, workloads.list(resource, namespace, parameters.get("labelSelector", ""), limit))
+    return answers.failure(405, "the server does not allow this method on the requested resource")
 
 
 def _on_hpas(call: Call, hpas: Hpas, namespace: str, name: str) -> tuple[Answer, bool]:

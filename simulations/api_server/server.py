@@ -22,6 +22,7 @@ from simulations.api_server.answers import Answer, Manifest, Refused
 from simulations.api_server.calls import Call, carry_out
 from simulations.api_server.faults import Fault, Faults
 from simulations.api_server.hpas import MERGE_PATCH, Hpas
+from simulations.api_server.workloads import DEPLOYMENTS, PODS, Workloads
 
 READER, WRITER, NOBODY, ADMIN = "infertune-reader", "infertune", "nobody", "admin"
 """Users that each server knows: with the rights that infertune needs, with none, and with all."""
@@ -87,6 +88,8 @@ class ApiServer(Faults):
         self.log: list[Request] = []
         self.access = Access()
         self.access.add(READER, [Rule(("get", "list", "watch"), namespace=namespace)])
+        for verb, (group, resource) in (("get", DEPLOYMENTS), ("list", PODS)):
+            self.access.add(READER, [Rule((verb,), (resource,), (group,), namespace=namespace)])
         self.access.add(WRITER, [Rule(("get", "patch"), names=(hpa,), namespace=namespace)])
         self.access.add(NOBODY)
         self.access.add(ADMIN, [Rule(("*",), ("*",), ("*",))])
@@ -94,6 +97,7 @@ class ApiServer(Faults):
         """Called with the verb before each request is looked at: the world changes while others wait."""
         self._clock = clock
         self._hpas = Hpas(self._now)
+        self._workloads = Workloads()
         self._lock = threading.RLock()
         self._port: int | None = None
         self._errors: list[Exception] = []
@@ -195,6 +199,16 @@ class ApiServer(Faults):
         with self._lock:
             return self._hpas.set_status(namespace, name, {k: v for k, v in status.items() if v is not None})
 
+    def put_deployment(self, manifest: Manifest) -> None:
+        """Store a Deployment, in place of the one of that name."""
+        with self._lock:
+            self._workloads.put(DEPLOYMENTS, manifest["metadata"].get("namespace", self.namespace), manifest)
+
+    def put_pod(self, manifest: Manifest) -> None:
+        """Store a pod, in place of the one of that name."""
+        with self._lock:
+            self._workloads.put(PODS, manifest["metadata"].get("namespace", self.namespace), manifest)
+
     def kubeconfig(self, path: Path, *, others: dict[str, ApiServer] | None = None) -> Path:
         """Write a kubeconfig with a context for each user, and none of them current.
 
@@ -254,7 +268,7 @@ class ApiServer(Faults):
         if fault is not None and fault.effect in ("answer", "cut"):
             return fault.answer, False
         try:
-            answer, stored = carry_out(call, self.access, self._hpas, self._now())
+            answer, stored = carry_out(call, self.access, self._hpas, self._workloads, self._now())
         except Refused as refused:
             answer, stored = refused.answer, False
         return (None if fault is not None and fault.effect == "cut after storing" else answer), stored

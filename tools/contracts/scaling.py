@@ -81,7 +81,9 @@ class DayOutcome(Contract):
     reversals: int
     """Scalings in the other direction within ten minutes of the one before: what people call flapping."""
     peak_replicas: int
+    """The most that were ready, and so served, at one time; those that start or end do not count."""
     mean_replicas: float
+    """Ready ones, over all seconds: fewer than are paid for (`replica_hours`)."""
     requests: float
     served: float
     refused: float

@@ -29,14 +29,13 @@ class Choices:
     job_image: str | None = None
 
 
-def from_session(result: SessionResult, spec: TuningSpec, choices: Choices, *, load_ms: float | None) -> Service:
+def from_session(result: SessionResult, spec: TuningSpec, choices: Choices) -> Service:
     """Return the service that a session recommends.
 
     Args:
         result: of a session that chose something.
         spec: of that session.
         choices: what a person says.
-        load_ms: how long loading the chosen model took, at most; None if that is not known.
 
     Raises:
         SpecError: the session chose nothing, or a name, a label or the autoscaler in use cannot be used.
@@ -60,7 +59,7 @@ def from_session(result: SessionResult, spec: TuningSpec, choices: Choices, *, l
         memory_mib=figures.measured_memory(best, result.session),
         gpus=Sourced(value=int(has_gpu), source=f"{measured}: {best.runtime}"),
         max_batch=Sourced(value=best.batch_size, source=f"{measured}: the batch size that was chosen"),
-        startup_s=figures.startup(load_ms, result.session),
+        startup_s=figures.startup(best.load_ms, result.session),
         autoscaler=figures.recommended(result, best, spec),
     )
 

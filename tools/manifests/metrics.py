@@ -15,11 +15,12 @@ from tools.manifests.service import Service
 from tools.scaling.manifest import Manifest
 from tools.scaling.recommended_hpa import QUEUE_METRIC
 from tools.scaling.settings import LATENCY_METRIC, RATE_METRIC
+from tools.scaling.twin_view import RATE_WINDOW_S
 
 REQUESTS = "requests_total"
 DURATION = "request_duration_seconds"
-RATE_WINDOW = "2m"
-"""Eight scrapes at 15 s: short enough to scale by, and two may be lost."""
+RATE_WINDOW = f"{RATE_WINDOW_S}s"
+"""What the adapter's rules look back on, and so what the twin plays: one constant for both."""
 ADAPTER_CONFIG = "config.yaml"
 """Name of the file that prometheus-adapter reads (`--config=/etc/adapter/config.yaml`)."""
 

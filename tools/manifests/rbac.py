@@ -8,14 +8,24 @@ from tools.scaling.manifest import Manifest
 
 _GROUP = "rbac.authorization.k8s.io"
 _HPA = {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"]}
+_WHY_PODS = (
+    "Optional: how long pods took to start is read from their conditions. Without it, infertune assumes the delays of "
+    "its spec. Listing pods shows the variables in their specs too: drop this if any holds a secret."
+)
 
 
 def reader(service: Service) -> tuple[Manifest, ...]:
     """Return account, Role and binding of the identity that infertune runs with: it sees autoscalers, changes none.
 
-    Traffic comes from Prometheus over HTTP, which needs no right in the cluster.
+    Traffic comes from Prometheus over HTTP, which needs no right in the cluster. What a pod's start takes is in the
+    cluster: that is a Role and a binding of their own, which a namespace with secrets in its pods' variables drops.
     """
-    return _identity(service, reader_name(service), [{**_HPA, "verbs": ["get", "list", "watch"]}])
+    name = reader_name(service)
+    return (
+        _account(service, name),
+        *_granted(service, name, name, [{**_HPA, "verbs": ["get", "list", "watch"]}]),
+        *_granted(service, name, f"{name}-pods", _starts(service), _WHY_PODS),
+    )
 
 
 def writer(service: Service) -> tuple[Manifest, ...]:
@@ -24,19 +34,37 @@ def writer(service: Service) -> tuple[Manifest, ...]:
     No pod runs with it. A person asks for a token that soon expires: `kubectl create token`.
     """
     rule = {**_HPA, "resourceNames": [service.hpa_name], "verbs": ["get", "patch"]}
-    return _identity(service, writer_name(service), [rule])
+    name = writer_name(service)
+    return (_account(service, name), *_granted(service, name, name, [rule]))
 
 
-def _identity(service: Service, name: str, rules: list[Manifest]) -> tuple[Manifest, ...]:
-    metadata = {"name": name, "labels": labels(service, JOB)}
+def _starts(service: Service) -> list[Manifest]:
+    """Return the rules that tell how long pods took to start."""
+    return [
+        {"apiGroups": ["apps"], "resources": ["deployments"], "resourceNames": [service.name], "verbs": ["get"]},
+        # A Role cannot name pods that do not exist yet, nor show their status without the rest of them.
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
+    ]
+
+
+def _account(service: Service, name: str) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": name, "labels": labels(service, JOB)},
+        # Whoever needs the token mounts it, and says so.
+        "automountServiceAccountToken": False,
+    }
+
+
+def _granted(
+    service: Service, account: str, name: str, rules: list[Manifest], why: str | None = None
+) -> tuple[Manifest, Manifest]:
+    """Return a Role, and the binding that gives it to an account."""
+    metadata: Manifest = {"name": name, "labels": labels(service, JOB)}
+    if why is not None:
+        metadata["annotations"] = {"kubernetes.io/description": why}
     return (
-        {
-            "apiVersion": "v1",
-            "kind": "ServiceAccount",
-            "metadata": metadata,
-            # Whoever needs the token mounts it, and says so.
-            "automountServiceAccountToken": False,
-        },
         {"apiVersion": f"{_GROUP}/v1", "kind": "Role", "metadata": metadata, "rules": rules},
         {
             "apiVersion": f"{_GROUP}/v1",
@@ -44,6 +72,6 @@ def _identity(service: Service, name: str, rules: list[Manifest]) -> tuple[Manif
             "metadata": metadata,
             "roleRef": {"apiGroup": _GROUP, "kind": "Role", "name": name},
             # The namespace is that of the overlay: kustomize puts it in for an account of the same build.
-            "subjects": [{"kind": "ServiceAccount", "name": name}],
+            "subjects": [{"kind": "ServiceAccount", "name": account}],
         },
     )

@@ -62,7 +62,12 @@ The job's image has infertune, and in `/workload` the `tuning.yaml` with the mod
 |---|---|---|
 | `{name}` | none, and no token | the model server |
 | `{reader}` | get, list and watch autoscalers of the namespace | the CronJob, which recommends and changes nothing |
+| `{reader}`, by the Role `{reader}-pods` | get the Deployment `{name}`, list pods | the same, to measure how long a \
+start takes |
 | `{writer}` | get and patch the autoscaler `{hpa}`, nothing else | no pod: a person, for minutes |
+
+The Role for pods is optional: without it, the delays of the spec are assumed. Listing pods shows the variables in their
+specs too: drop Role and binding if any of them holds a secret.
 
 To let an approved plan be applied, a person opts in (on the autoscaler, and with `cluster.apply` and
 `cluster.allow_namespaces` in the spec), and gets a token that soon expires for the writer's context:
