@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from agent import cli_evidence, cli_manifests, cli_plan, cli_questions, cli_sessions
+from agent import cli_challenge, cli_evidence, cli_manifests, cli_plan, cli_questions, cli_sessions, cli_simulate
 from agent.cli_common import EXIT_DIFFERENT, EXIT_USER_ERROR, Home, Output, finish, observing
 from tools.errors import InfertuneError
 
@@ -30,6 +30,8 @@ app.add_typer(cli_sessions.app)
 app.add_typer(cli_questions.app)
 app.add_typer(cli_evidence.app)
 app.add_typer(cli_manifests.app)
+app.add_typer(cli_challenge.app)
+app.add_typer(cli_simulate.app, name="simulate")
 app.add_typer(cli_plan.app, name="plan", help="Changes to a cluster: offered, answered, carried out.")
 
 

@@ -53,6 +53,17 @@ def render(result: SessionResult) -> str:
 
     All text of the result is treated as untrusted: escaped, and free of control characters.
     """
+    return render_template("template.html.j2", result)
+
+
+def render_template(template: str, result: SessionResult, **more: Any) -> str:
+    """Return a page that the report's template, or one that extends it, makes of a result.
+
+    Args:
+        template: name of a file in this folder.
+        result: the session.
+        more: what the template needs beside it.
+    """
     from markupsafe import Markup
 
     from tools.report import pareto, plots
@@ -65,7 +76,7 @@ def render(result: SessionResult) -> str:
     }
     return (
         _environment()
-        .get_template("template.html.j2")
+        .get_template(template)
         .render(
             result=result,
             metric=result.metric,
@@ -91,6 +102,7 @@ def render(result: SessionResult) -> str:
             plots={name: Markup(svg) if svg is not None else None for name, svg in drawn.items()},  # noqa: S704
             protocol=PROTOCOL_VERSION,
             glossary=GLOSSARY,
+            **more,
         )
     )
 

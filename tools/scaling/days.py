@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -22,6 +24,7 @@ LOST_SHARE = 1 / 3
 LAG_S = 120.0
 LAGGING_S = 3600
 MISSING_S = 600
+SLOWDOWN = 2.0
 
 
 @dataclass(frozen=True)
@@ -31,18 +34,21 @@ class Fault:
     Attributes:
         kind: `lost_node`: ready pods are gone at once, with what waits there, and the Deployment makes new ones.
             `metrics_lag`: the controller sees every metric as it was `lag_s` earlier than usual. `metrics_missing`: no
-            metric answers.
+            metric answers. `slow_pods`: the oldest ready pods take longer for everything, as next to a neighbour that
+            takes the memory bandwidth or the cache; pods that come later are as fast as ever. One of these at a time.
         at_s: second of the day at which it starts.
-        for_s: how long metrics lag or are missing; a lost node needs none.
-        share: of the ready pods that are lost: rounded, at least one.
+        for_s: how long metrics lag or are missing, or pods are slow; a lost node needs none.
+        share: of the ready pods that are lost or slow: rounded, at least one.
         lag_s: how much older the metrics are.
+        slowdown: how many times as long slow pods take, at least 1.
     """
 
-    kind: Literal["lost_node", "metrics_lag", "metrics_missing"]
+    kind: Literal["lost_node", "metrics_lag", "metrics_missing", "slow_pods"]
     at_s: float
     for_s: float = 0.0
     share: float = LOST_SHARE
     lag_s: float = LAG_S
+    slowdown: float = SLOWDOWN
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +63,8 @@ class Day:
 
     Raises:
         ValueError: the rates are not one finite, not negative number for each of at least one second, or a fault
-            starts outside of the day.
+            starts outside of the day, or slow pods are none: for less than a second, of no share, faster than
+            measured, or slow already.
     """
 
     name: str
@@ -74,6 +81,10 @@ class Day:
         late = [fault for fault in self.faults if not 0 <= fault.at_s < rps.size]
         if late:
             msg = f"day `{self.name}`: a {late[0].kind} at second {late[0].at_s:g} is outside of its {rps.size} s"
+            raise ValueError(msg)
+        problem = _bad_slowness([fault for fault in self.faults if fault.kind == "slow_pods"])
+        if problem is not None:
+            msg = f"day `{self.name}`: {problem}"
             raise ValueError(msg)
         rps.flags.writeable = False
         object.__setattr__(self, "rps", rps)
@@ -161,6 +172,20 @@ def spiked(rps: Floats, at: int) -> Floats:
     return rps * np.interp(
         seconds, [at, at + SPIKE_RISE_S, end, end + SPIKE_RISE_S], [1, SPIKE_FACTOR, SPIKE_FACTOR, 1]
     )
+
+
+def _bad_slowness(faults: Sequence[Fault]) -> str | None:
+    """Say why pods cannot be slow like this, if they cannot."""
+    for fault in faults:
+        if not (fault.for_s >= 1 and fault.slowdown >= 1 and 0 < fault.share <= 1):
+            return (
+                "slow_pods need at least a second, a slowdown of at least 1 and a share in (0, 1], not "
+                f"{fault.for_s:g} s, {fault.slowdown:g} and {fault.share:g}"
+            )
+    for before, after in itertools.pairwise(sorted(faults, key=lambda fault: fault.at_s)):
+        if before.at_s + before.for_s > after.at_s:
+            return f"slow_pods from second {after.at_s:g} on begin before those from {before.at_s:g} on end"
+    return None
 
 
 def _means(rps: Floats, width: int) -> Floats:

@@ -17,7 +17,7 @@ from tools.scaling.hpa import (
 from tools.scaling.recommended_hpa import QUEUE_METRIC
 from tools.scaling.settings import CPU_METRIC, LATENCY_METRIC, RATE_METRIC
 from tools.scaling.twin_pods import Pods
-from tools.scaling.twin_view import CPU_WINDOW_S, MISSING, RATE_WINDOW_S, View
+from tools.scaling.twin_view import CPU_WINDOW_S, MISSING, RATE_WINDOW_S, Table, View
 
 FULLY_BUSY_MILLI = 1000
 """CPU use of a replica that serves all the time, in thousandths of its request: it uses all the cores it requests."""
@@ -97,14 +97,15 @@ class _Queue(_Player):
     """`request_queue_length` of each pod: what waits at the moment of the scrape."""
 
     def _propose(self, sync: int, seen: int, current: int) -> int | None:
-        pods = self._pods
+        pods, queue = self._pods, self._table.queue
         height = pods.height_at(seen)
-        queue = self._table.queue.at(self._view.rps[sync] / height) if height else 0.0
+        load = self._view.rps[sync] / height if height else 0.0
         waiting = pods.seen_waiting.get(seen)
         if waiting is None:
-            fleet = _sampled(pods, seen, [(height, int(queue * 1000))])
+            values = [(count, int(queue.at(load * slowdown) * 1000)) for count, slowdown in pods.paces_at(seen)]
         else:
-            fleet = _sampled(pods, seen, [(count, int(max(queue, w) * 1000)) for count, w in waiting])
+            values = [(count, int(max(queue.at(load * slowdown), w) * 1000)) for count, w, slowdown in waiting]
+        fleet = _sampled(pods, seen, values)
         return propose_average_value(
             fleet, current=current, target_milli=self._metric.target_milli, tolerance=self._tolerance
         )
@@ -155,10 +156,9 @@ class _Latency(_Player):
         peak_rps = view.window_peak_rps[sync]
         if not peak_rps:
             return None
-        p99_ms = self._table.p99_ms.at(peak_rps / fewest)
-        waiting = _most_waiting(pods, start, seen)
-        if waiting:
-            p99_ms = max(p99_ms, self._table.late_ms(waiting))
+        slowdown = pods.slowest(start, seen)
+        p99_ms = slowdown * self._table.p99_ms.at(peak_rps / fewest * slowdown)
+        p99_ms = max(p99_ms, _latest_ms(pods, self._table, start, seen))
         listed = pods.ready + pods.starting + pods.stopping
         return propose_value(
             int(p99_ms * 1000),
@@ -177,15 +177,18 @@ class _Cpu(_Player):
         self._seen = view.seen_cpu
 
     def _propose(self, sync: int, seen: int, current: int) -> int | None:
-        pods = self._pods
+        pods, busy = self._pods, self._table.busy
         height = pods.height_at(seen)
-        busy = self._table.busy.at(self._view.cpu_window_rps[sync] / height) if height else 0.0
-        each = int(busy * FULLY_BUSY_MILLI)
+        load = self._view.cpu_window_rps[sync] / height if height else 0.0
         sampled = pods.lowest_since(seen - CPU_WINDOW_S)
         waiting = pods.seen_waiting.get(seen)
-        values = (
-            [(height, each)] if waiting is None else [(count, FULLY_BUSY_MILLI if w else each) for count, w in waiting]
-        )
+        if waiting is None:
+            values = [(count, int(busy.at(load * slow) * FULLY_BUSY_MILLI)) for count, slow in pods.paces_at(seen)]
+        else:
+            values = [
+                (count, FULLY_BUSY_MILLI if w else int(busy.at(load * slow) * FULLY_BUSY_MILLI))
+                for count, w, slow in waiting
+            ]
         fleet = alike(
             sampled=sampled,
             usage_milli=_sum_of(values, sampled),
@@ -230,13 +233,15 @@ def _sum_of(values: list[tuple[int, int]], pods: int) -> int:
     return total
 
 
-def _most_waiting(pods: Pods, start: int, end: int) -> float:
-    """Return the largest backlog of any pod from second `start` on, before `end`."""
-    most = 0.0
+def _latest_ms(pods: Pods, table: Table, start: int, end: int) -> float:
+    """Return the p99 behind the worst backlog of any pod from second `start` on, before `end`; 0 if none waited."""
+    latest_ms = 0.0
     for span in reversed(pods.backlogs):
         stop = span.start + len(span.waiting)
         if stop <= start:
             break
         if span.start < end:
-            most = max(most, *span.waiting[max(0, start - span.start) : end - span.start])
-    return most
+            most = max(span.waiting[max(0, start - span.start) : end - span.start])
+            if most:
+                latest_ms = max(latest_ms, table.late_ms(most, span.slowdown))
+    return latest_ms

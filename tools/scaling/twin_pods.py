@@ -2,7 +2,8 @@
 
 Requests are a fluid that is spread evenly over the ready pods. What waits in a pod stays in that pod. Pods that became
 ready together are alike, so they are kept as one cohort; cohorts are a stack, from which the newest pods leave first,
-as a ReplicaSet has it. All times are whole seconds; second t is the time from t to t + 1.
+as a ReplicaSet has it. Where some are slow, these are the oldest. All times are whole seconds; second t is the time
+from t to t + 1.
 """
 
 from __future__ import annotations
@@ -16,6 +17,17 @@ import numpy as np
 
 from tools.contracts.scaling import Delays
 from tools.scaling.days import Fault, Floats
+from tools.scaling.twin_cohorts import (
+    Backlogs,
+    Cohort,
+    Drained,
+    Slow,
+    counted,
+    merged,
+    slow_among,
+    slowed,
+    take_newest,
+)
 
 NEVER = 1 << 60
 """Later than any second."""
@@ -36,30 +48,6 @@ class PodTimes:
     def of(cls, delays: Delays) -> PodTimes:
         """Return the times that these delays make."""
         return cls(math.ceil(delays.scheduling_s), math.ceil(delays.pod_s), math.ceil(delays.termination_s))
-
-
-class Backlogs(NamedTuple):
-    """A span in which requests waited, or more came than were served, in one cohort."""
-
-    start: int
-    """Its first second."""
-    pods: int
-    """In the cohort."""
-    ready: int
-    """In all cohorts: over so many the requests are spread."""
-    waiting: list[float]
-    """Requests that wait in each pod at the beginning of each second."""
-
-
-class Drained(NamedTuple):
-    """What happens to the requests that waited in pods that stopped."""
-
-    at: int
-    """Second in which those that are not served are refused."""
-    served: float
-    refused: float
-    waiting: float
-    """Neither, as the day ended before."""
 
 
 class _Starting(NamedTuple):
@@ -88,7 +76,7 @@ class Pods:
             rps: requests that come in each second.
             capacity_rps: of one pod.
             times: how long a pod starts and stops.
-            faults: of which the lost nodes matter here.
+            faults: of which lost nodes and slow pods matter here.
             queue_limit: requests that may wait in one pod; more are refused.
             ready: pods at the beginning.
             look_every_s: `seen_waiting` keeps the backlogs at multiples of these.
@@ -98,11 +86,18 @@ class Pods:
         self._times = times
         self._queue_limit = queue_limit
         self._losses = sorted((math.floor(f.at_s), f.share) for f in faults if f.kind == "lost_node")
+        self._slowings = sorted(
+            slowing
+            for f in faults
+            if f.kind == "slow_pods"
+            # An end comes before a beginning in the same second: its share is 0.
+            for slowing in ((math.floor(f.at_s), f.share, f.slowdown), (math.floor(f.at_s + f.for_s), 0.0, 1.0))
+        )
         self._look_every_s = look_every_s
         self._starting: list[_Starting] = []
         self._stopping: list[tuple[int, int]] = []
-        self.cohorts: list[tuple[int, float]] = [(ready, 0.0)] if ready else []
-        """Pods, and the requests that wait in each; the newest last."""
+        self.cohorts: list[Cohort] = [Cohort(ready, 0.0)] if ready else []
+        """The newest last."""
         self.ready = ready
         self.starting = 0
         """Pods that were made and are not ready yet."""
@@ -114,11 +109,13 @@ class Pods:
         """Another number whenever anything about the pods changed, backlogs excepted."""
         self.heights = [(-NEVER, ready)]
         """Since when, and how many pods were ready; the first entry since long before the day."""
+        self.slow = [Slow(-NEVER, 0, 1.0)]
+        """Since when how many pods have been slow, like `heights`."""
         self.paid = [(0, ready)]
         """When, and how many more pods had to be paid."""
         self.backlogs: list[Backlogs] = []
         self.drained: list[Drained] = []
-        self.seen_waiting: dict[int, list[tuple[int, float]]] = {}
+        self.seen_waiting: dict[int, list[Cohort]] = {}
         """`cohorts` at the seconds that are looked at, where anything waited."""
         self.next_event = NEVER
         self.calm_rps = 0.0
@@ -127,6 +124,9 @@ class Pods:
 
     def height_at(self, second: int) -> int:
         """Return how many pods were ready in a past second."""
+        since, height = self.heights[-1]
+        if since <= second:  # nearly always: what the controller sees is recent
+            return height
         return next(height for since, height in reversed(self.heights) if since <= second)
 
     def lowest(self, start: int, end: int) -> int:
@@ -142,6 +142,24 @@ class Pods:
     def lowest_since(self, second: int) -> int:
         """Return how many of the pods ready at `second` still are: the newest leave first."""
         return self.lowest(second, NEVER)
+
+    def paces_at(self, second: int) -> list[tuple[int, float]]:
+        """Return pods and their slowdown, the oldest first, as they were ready in a past second."""
+        height = self.height_at(second)
+        if len(self.slow) == 1:  # no pod was ever slow
+            return [(height, 1.0)]
+        slow = next(slow for slow in reversed(self.slow) if slow.since <= second)
+        return [(slow.pods, slow.slowdown), (height - slow.pods, 1.0)] if slow.pods else [(height, 1.0)]
+
+    def slowest(self, start: int, end: int) -> float:
+        """Return the largest slowdown of any pod from second `start` to second `end`."""
+        most = 1.0
+        for slow in reversed(self.slow):
+            if slow.since <= end:
+                most = max(most, slow.slowdown)
+            if slow.since <= start:
+                break
+        return most
 
     def scale(self, now: int, change: int) -> None:
         """Make more pods, or stop some: those first that are not ready, then the newest."""
@@ -164,8 +182,11 @@ class Pods:
         while self.next_event <= now:
             if self._losses and self._losses[0][0] <= now:
                 self._lose(now, self._losses.pop(0)[1])
+            while self._slowings and self._slowings[0][0] <= now:
+                _, share, slowdown = self._slowings.pop(0)
+                self.cohorts = slowed(self.cohorts, share, slowdown)
             while self._starting and self._starting[0].ready_at <= now:
-                self.cohorts.append((self._starting.pop(0).pods, 0.0))
+                self.cohorts.append(Cohort(self._starting.pop(0).pods, 0.0))
             while self._stopping and self._stopping[0][0] <= now:
                 self._stopping.pop(0)
             self._changed(now)
@@ -191,17 +212,17 @@ class Pods:
         return pods
 
     def _stop(self, now: int, pods: int) -> None:
-        """Stop ready pods. What waits there is served as far as the time to stop allows."""
+        """Stop ready pods. What waits there is served as far as the time to stop allows, at the pace of this moment."""
         gone_at = now + self._times.gone_s
-        taken = self._take(pods)
-        stopped = sum(count for count, _ in taken)
+        taken = take_newest(self.cohorts, pods)
+        stopped = counted(taken)
         if not stopped:
             return
         self.paid.append((gone_at, -stopped))
         self._stopping.append((gone_at, stopped))
         end = min(gone_at, self._rps.size)
-        for count, waiting in taken:
-            served = min(waiting, self._capacity_rps * (end - now))
+        for count, waiting, slowdown in taken:
+            served = min(waiting, self._capacity_rps / slowdown * (end - now))
             left = count * (waiting - served)
             refused, kept = (left, 0.0) if gone_at < self._rps.size else (0.0, left)
             self.drained.append(Drained(end, count * served, refused, kept))
@@ -209,24 +230,12 @@ class Pods:
 
     def _lose(self, now: int, share: float) -> None:
         """Lose ready pods at once, with what waits there; the Deployment makes as many anew."""
-        taken = self._take(max(1, round(share * self.ready)))
-        lost = sum(count for count, _ in taken)
+        taken = take_newest(self.cohorts, max(1, round(share * self.ready)))
+        lost = counted(taken)
         self.paid.append((now, -lost))
-        self.drained += [Drained(now, 0.0, count * waiting, 0.0) for count, waiting in taken]
+        self.drained += [Drained(now, 0.0, cohort.pods * cohort.waiting, 0.0) for cohort in taken]
         if lost:
             self._make(now, lost)
-
-    def _take(self, pods: int) -> list[tuple[int, float]]:
-        """Remove up to so many ready pods, the newest first."""
-        taken = []
-        while pods and self.cohorts:
-            count, waiting = self.cohorts.pop()
-            leaving = min(pods, count)
-            pods -= leaving
-            if leaving < count:
-                self.cohorts.append((count - leaving, waiting))
-            taken.append((leaving, waiting))
-        return taken
 
     def _changed(self, now: int) -> None:
         """Count the pods anew, and find when something happens next."""
@@ -234,23 +243,27 @@ class Pods:
         self.starting = sum(batch.pods for batch in self._starting)
         self.pending = sum(batch.pods for batch in self._starting if batch.bound_at > now)
         self.stopping = sum(pods for _, pods in self._stopping)
-        ready = sum(count for count, _ in self.cohorts)
+        ready = counted(self.cohorts)
         if ready != self.ready:
             self.ready = ready
             self.heights.append((now, ready))
+        slow = Slow(now, *slow_among(self.cohorts))
+        if slow[1:] != self.slow[-1][1:]:
+            self.slow.append(slow)
         due = [batch.ready_at for batch in self._starting]
         due += [batch.bound_at for batch in self._starting if batch.bound_at > now]
         due += [at for at, _ in (*self._losses, *self._stopping)]
+        due += [at for at, _, _ in self._slowings]
         self.next_event = min(due, default=NEVER)
         self._waited()
 
     def _waited(self) -> None:
-        """Find out whether anything waits; where nothing does, the cohorts are one."""
-        waits = any(waiting for _, waiting in self.cohorts)
+        """Find out whether anything waits; where nothing does, the cohorts are one, or two if some pods are slow."""
+        waits = any(cohort.waiting for cohort in self.cohorts)
         if len(self.cohorts) > 1 and not waits:
-            self.cohorts = [(self.ready, 0.0)]
+            self.cohorts = merged(self.cohorts)
         # Without a ready pod all requests are refused, and below zero comes none: each second is looked at.
-        self.calm_rps = -1.0 if waits or not self.ready else self.ready * self._capacity_rps
+        self.calm_rps = -1.0 if waits or not self.ready else self.ready * self._capacity_rps / self.cohorts[0].slowdown
 
     def _serve(self, start: int, stop: int) -> None:
         """Serve while the pods stay the same."""
@@ -259,14 +272,18 @@ class Pods:
         rps = self._rps[start:stop]
         if self.calm_rps >= 0 and np.max(rps) <= self.calm_rps:
             return
-        changes = (rps / self.ready - self._capacity_rps).tolist()
+        load = rps / self.ready
+        changes_at = {
+            slowdown: (load - self._capacity_rps / slowdown).tolist()
+            for slowdown in {cohort.slowdown for cohort in self.cohorts}
+        }
         limit = self._queue_limit
         columns = []
         after = []
-        for pods, waits in self.cohorts:
-            waiting = waits
+        for cohort in self.cohorts:
+            waiting = cohort.waiting
             column = []
-            for change in changes:
+            for change in changes_at[cohort.slowdown]:
                 column.append(waiting)
                 waiting += change
                 if waiting < 0.0:
@@ -274,8 +291,8 @@ class Pods:
                 elif waiting > limit:
                     waiting = limit
             columns.append(column)
-            after.append((pods, waiting))
-            self.backlogs.append(Backlogs(start, pods, self.ready, column))
+            after.append(cohort._replace(waiting=waiting))
+            self.backlogs.append(Backlogs(start, cohort.pods, self.ready, cohort.slowdown, column))
         self._look(start, stop, columns)
         self.cohorts = after
         self._waited()
@@ -284,6 +301,9 @@ class Pods:
         """Keep the backlogs at the seconds that somebody looks at."""
         for every in self._look_every_s:
             for second in range(-(-start // every) * every, stop, every):
-                at = [(pods, column[second - start]) for (pods, _), column in zip(self.cohorts, columns, strict=True)]
-                if any(waiting for _, waiting in at):
+                at = [
+                    cohort._replace(waiting=column[second - start])
+                    for cohort, column in zip(self.cohorts, columns, strict=True)
+                ]
+                if any(cohort.waiting for cohort in at):
                     self.seen_waiting[second] = at

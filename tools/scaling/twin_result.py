@@ -29,7 +29,7 @@ LEAVES_OUT = (
     "Requests are spread evenly over the ready replicas and stay where they came: sticky sessions would do worse.",
     "Within a second requests come at random (Poisson), as in the replica's table; burstier clients wait longer.",
     "A scrape sees the mean queue at that load: the jitter of single readings, which may scale, is left out.",
-    "A replica is as fast as the measured one from the moment that it is ready, and only fails where the day says so.",
+    "A ready replica is as fast as the measured one, from its first request on, and is slow or fails as the day says.",
     "There is always a node for a new replica: adding nodes takes no longer than the delays say.",
     "Clients neither retry nor give up waiting.",
 )
@@ -101,6 +101,7 @@ def summed_up(
     """
     minutes = _Minutes(day.rps, _steps(pods.heights, day.seconds), table)
     rows = _Rows.of(pods, day.rps, table.capacity_rps, queue_limit)
+    minutes.add_slow(pods, table)
     minutes.add(rows, table)
     for drained in pods.drained:
         if drained.refused:
@@ -122,7 +123,7 @@ def summed_up(
         requests=float(day.rps.sum()),
         served=minutes.served + float(rows.served.sum()) + sum(drained.served for drained in pods.drained),
         refused=float(minutes.refused.sum()),
-        waiting_at_end=sum(count * waiting for count, waiting in pods.cohorts)
+        waiting_at_end=sum(cohort.pods * cohort.waiting for cohort in pods.cohorts)
         + sum(drained.waiting for drained in pods.drained),
     )
     return Run(
@@ -154,6 +155,7 @@ class _Minutes:
         self.queue = table.queue.over(most)
         self.refused = np.add.reduceat(np.where(height == 0, rps, 0.0), self._starts)
         self._served = np.where(height == 0, 0.0, rps)
+        self._load = load
         self._waited_ms = self._served * table.wait_ms.over(load)
 
     @property
@@ -161,19 +163,37 @@ class _Minutes:
         """Requests served in the seconds in which nothing waited."""
         return float(self._served.sum())
 
+    def add_slow(self, pods: Pods, table: Table) -> None:
+        """Put in what slow pods did while nothing waited. Their p99 counts as that of the whole: it is no lower."""
+        if len(pods.slow) == 1:
+            return
+        slow = _steps([(since, count) for since, count, _ in pods.slow], self._load.size)
+        second = np.flatnonzero(slow)
+        changes = np.array([since for since, _, _ in pods.slow])
+        slowdown = np.array([slowdown for *_, slowdown in pods.slow])[np.searchsorted(changes, second, "right") - 1]
+        minute, load, pods_slow, height = second // MINUTE_S, self._load[second], slow[second], self.height[second]
+        np.maximum.at(self.queue, minute, table.queue.over(load * slowdown))
+        late = pods_slow >= LATE_SHARE * height
+        p99_ms = slowdown * table.p99_ms.over(load * slowdown)
+        np.maximum.at(self.p99_ms, minute[late], p99_ms[late])
+        longer_ms = slowdown * table.wait_ms.over(load * slowdown) - table.wait_ms.over(load)
+        self._waited_ms[second] += load * pods_slow * longer_ms
+
     def add(self, rows: _Rows, table: Table) -> None:
         """Put in what happened while requests waited."""
         self._served[rows.second] = 0.0
         self._waited_ms[rows.second] = 0.0
         minute = rows.second // MINUTE_S
-        scale_ms = 1000 / table.capacity_rps
-        wait_ms = np.maximum((rows.before + rows.after) / 2 * scale_ms, table.wait_ms.over(rows.load))
+        scale_ms = 1000 / table.capacity_rps * rows.slowdown
+        calm_ms = rows.slowdown * table.wait_ms.over(rows.load * rows.slowdown)
+        wait_ms = np.maximum((rows.before + rows.after) / 2 * scale_ms, calm_ms)
         np.add.at(self._waited_ms, rows.second, rows.load * rows.pods * wait_ms)
         np.add.at(self.refused, minute, rows.refused)
         most = np.maximum(rows.before, rows.after)
         np.maximum.at(self.queue, minute, most)
         late = (most > 0) & (rows.pods >= LATE_SHARE * rows.ready)
-        np.maximum.at(self.p99_ms, minute[late], most[late] * scale_ms + table.full_batch_p99_ms)
+        p99_ms = most * scale_ms + table.full_batch_p99_ms * rows.slowdown
+        np.maximum.at(self.p99_ms, minute[late], p99_ms[late])
 
     def mean(self, values: NDArray[np.float64 | np.int64]) -> Floats:
         """Return the mean of each minute."""
@@ -195,6 +215,8 @@ class _Rows:
     """In the cohort."""
     ready: Seconds
     """In all."""
+    slowdown: Floats
+    """Of the cohort."""
     load: Floats
     """Requests that came."""
     before: Floats
@@ -220,17 +242,20 @@ class _Rows:
                 [span.ready for span in spans],
             )
         )
+        slowdown = np.repeat(np.array([span.slowdown for span in spans], dtype=np.float64), lengths)
         second = starts + np.arange(lengths.sum()) - np.repeat(first_row, lengths)
         before = np.fromiter(itertools.chain.from_iterable(span.waiting for span in spans), dtype=np.float64)
         load: Floats = rps[second] / ready
-        left: Floats = before + (load - capacity_rps)
-        served: Floats = np.where(left > 0, capacity_rps, before + load)
+        each_rps: Floats = capacity_rps / slowdown
+        left: Floats = before + (load - each_rps)
+        served: Floats = np.where(left > 0, each_rps, before + load)
         refused: Floats = np.maximum(left - queue_limit, 0.0)
         after = np.clip(left, 0.0, queue_limit)
         return cls(
             second=second,
             pods=counts,
             ready=ready,
+            slowdown=slowdown,
             load=load,
             before=before,
             after=after,

@@ -19,7 +19,10 @@ from tools.scaling.days import Day, Floats
 from tools.scaling.replica import Replica
 
 RATE_WINDOW_S = 120
-"""What `rate(...[2m])` in the adapter's rules looks back on, for requests per second and the p99 of a histogram."""
+"""What `rate(...)` in the adapter's rules looks back on, for requests per second and the p99 of a histogram.
+
+Eight scrapes at 15 s: short enough to scale by, and two may be lost. `infertune manifests` writes its rules with it.
+"""
 
 CPU_WINDOW_S = 15
 """The metrics server's resolution: it gives the mean CPU use of the last 15 s, every 15 s."""
@@ -55,6 +58,9 @@ class Line:
 class Table:
     """A replica's table as functions of its load. An idle replica has no queue; beyond the table its last value holds.
 
+    A replica that takes `k` times as long for everything is the measured one by a slower clock: at a load `x` it is as
+    busy and has the same queue as that one at `k * x`, and its times are `k` times as long.
+
     Attributes:
         queue: requests that wait.
         wait_ms: mean wait.
@@ -71,9 +77,9 @@ class Table:
         self.p99_ms = Line(loads, replica.p99_ms)
         self.busy = Line((0.0, *loads, replica.capacity_rps), (0.0, *replica.busy, 1.0))
 
-    def late_ms(self, waiting: float) -> float:
+    def late_ms(self, waiting: float, slowdown: float = 1.0) -> float:
         """Return the p99 of requests that come to a backlog: they wait it out, and are served in a full batch."""
-        return waiting / self.capacity_rps * 1000 + self.full_batch_p99_ms
+        return slowdown * (waiting / self.capacity_rps * 1000 + self.full_batch_p99_ms)
 
 
 @dataclass(frozen=True, eq=False)
