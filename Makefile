@@ -28,17 +28,20 @@ demo: $(STAMP)
 scaling-demo: $(STAMP) debian
 	$(BIN)/python -m simulations.scaling_demo
 
+# Two processes take whole files, so that what a file's tests share is made once; by name, so that none of the longest
+# (chaos, optimize, resume) comes last.
 test: $(STAMP) debian
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -rs --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Programs that the tests run for real. Without the rights to install them the tests that need them are skipped, and
 # say so; under CI=true they fail.
 debian:
-	@command -v prometheus >/dev/null && command -v promtool >/dev/null || \
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null && command -v patch >/dev/null && \
+	command -v chromium >/dev/null || \
 	{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
-	  { apt-get install -y -qq prometheus >/dev/null 2>&1 || \
-	    { apt-get update -qq && apt-get install -y -qq prometheus; } >/dev/null 2>&1; }; } || \
-	echo "prometheus is not installed, and cannot be installed here: apt-get install prometheus" >&2
+	  { apt-get install -y -qq prometheus patch chromium >/dev/null 2>&1 || \
+	    { apt-get update -qq && apt-get install -y -qq prometheus patch chromium; } >/dev/null 2>&1; }; } || \
+	echo "not everything is installed, or can be installed here: apt-get install prometheus patch chromium" >&2
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -11,7 +11,16 @@ from typing import Annotated
 
 import typer
 
-from agent import cli_challenge, cli_evidence, cli_manifests, cli_plan, cli_questions, cli_sessions, cli_simulate
+from agent import (
+    cli_challenge,
+    cli_evidence,
+    cli_manifests,
+    cli_plan,
+    cli_questions,
+    cli_schedule,
+    cli_sessions,
+    cli_simulate,
+)
 from agent.cli_common import EXIT_DIFFERENT, EXIT_USER_ERROR, Home, Output, finish, observing
 from tools.errors import InfertuneError
 
@@ -32,6 +41,7 @@ app.add_typer(cli_evidence.app)
 app.add_typer(cli_manifests.app)
 app.add_typer(cli_challenge.app)
 app.add_typer(cli_simulate.app, name="simulate")
+app.add_typer(cli_schedule.app, name="schedule", help="Scheduled runs: when, why, and what became of them.")
 app.add_typer(cli_plan.app, name="plan", help="Changes to a cluster: offered, answered, carried out.")
 
 

@@ -4,6 +4,7 @@ import os
 
 import pytest
 from hypothesis import settings
+from skips_support import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401  # hooks
 
 # Deterministic, and without deadlines: these machines are shared, and a test must not fail because one was busy.
 settings.register_profile("infertune", deadline=None, derandomize=True, max_examples=60)

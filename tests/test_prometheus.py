@@ -172,13 +172,9 @@ def test_a_server_ends_with_its_test_and_says_what_it_cannot_take(tmp_path):
         running_prometheus("no metrics at all", tmp_path / "bad").__enter__()
 
 
-def test_without_prometheus_tests_are_skipped_but_in_ci_they_fail(monkeypatch, tmp_path):
+def test_without_prometheus_its_tests_are_skipped(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("CI", "true")
-    with pytest.raises(pytest.fail.Exception, match="prometheus and promtool not found"):
-        running_prometheus("# EOF\n", tmp_path).__enter__()
-    monkeypatch.delenv("CI")
-    with pytest.raises(pytest.skip.Exception, match="install Debian's"):
+    with pytest.raises(pytest.skip.Exception, match=r"prometheus and promtool not found .*: install Debian's"):
         running_prometheus("# EOF\n", tmp_path).__enter__()
 
 

@@ -323,7 +323,9 @@ def test_availability_is_told_without_importing_the_libraries():
     assert subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[1], check=False).returncode == 0
 
 
-@pytest.mark.skipif(find_library("nvinfer") is not None or find_spec("tensorrt_libs") is not None, reason="it is here")
+@pytest.mark.skipif(
+    find_library("nvinfer") is not None or find_spec("tensorrt_libs") is not None, reason="TensorRT is here"
+)
 def test_tensorrt_needs_its_own_library_besides_the_gpu():
     found = tensorrt_library(Availability(name="onnxruntime-tensorrt", available=True))
     assert not found.available

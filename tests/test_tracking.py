@@ -608,6 +608,7 @@ def test_each_precision_has_its_own_accuracy_loss():
         "fp32_accuracy_loss",
         "bf16_accuracy_loss",
         "fp16_accuracy_loss",
+        "fp8_accuracy_loss",
         "int8_dynamic_accuracy_loss",
         "int8_accuracy_loss",
         "int8_mixed_accuracy_loss",

@@ -3,8 +3,8 @@
 import time
 
 import pytest
-
 from prometheus_support import start_prometheus  # noqa: F401  a fixture
+
 from simulations.prometheus_week import service_life
 from tools.errors import TrafficError
 from tools.spec import PrometheusSpec

@@ -1,0 +1,1 @@
+"""Scheduled runs: when, why, whether now, and carrying them out."""
