@@ -1,0 +1,288 @@
+"""The conversation: a line from the person, a turn of the graph, the answer as it comes; or the menu, with no model."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.chat.answers import Surroundings
+from agent.chat.history import opened
+from agent.chat.ladder import Rung, probe
+from agent.chat.menu import run_menu
+from agent.chat.model import Endpoint, EndpointError, Settings, Usage, storable
+from agent.chat.plain import clean
+from tools.errors import InfertuneError
+
+if TYPE_CHECKING:
+    from agent.chat.graph import Chat, Graph
+
+RECURSION_LIMIT = 60
+"""Steps of one turn: the rounds of tools that are allowed, with room to spare."""
+LONGEST_LINE = 8_000
+"""Characters that a person may say at once."""
+_HELP = "Ask in your own words. `menu` shows what there is, `quit` leaves; Ctrl-C stops an answer."
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What a million tokens cost, in USD."""
+
+    tokens_in: float
+    tokens_out: float
+
+    def cost_usd(self, tokens_in: int, tokens_out: int) -> float:
+        """Return what so many tokens cost."""
+        return (tokens_in * self.tokens_in + tokens_out * self.tokens_out) / 1e6
+
+
+def read_prices(text: str) -> Prices:
+    """Read `IN:OUT`, both in USD per million tokens.
+
+    Raises:
+        InfertuneError: it is something else.
+    """
+    with contextlib.suppress(ValueError, TypeError):
+        prices = Prices(*map(float, text.split(":")))
+        if all(0 <= price < 1e6 for price in (prices.tokens_in, prices.tokens_out)):
+            return prices
+    raise InfertuneError(
+        "is no pair of prices.", where=f"--price-per-million {text[:40]!r}", fix="Give IN:OUT, such as 0.15:0.60."
+    )
+
+
+class Terminal:
+    """Where the person is: lines in, text out. Nothing that acts on a terminal gets through.
+
+    Args:
+        read: asks with a prompt, and returns a line without its end; None at the end of the input.
+        write: takes text.
+    """
+
+    def __init__(self, read: Callable[[str], str | None], write: Callable[[str], None]) -> None:
+        self.read = read
+        self._write = write
+        self._within_line = False
+
+    def say(self, line: str) -> None:
+        """Write one line."""
+        self.end_line()
+        self._write(f"{clean(line)}\n")
+
+    def show(self, text: str) -> None:
+        """Write a piece of an answer."""
+        if text:
+            self._write(clean(text))
+            self._within_line = not text.endswith("\n")
+
+    def end_line(self) -> None:
+        """End the line, if an answer stopped within one."""
+        if self._within_line:
+            self._write("\n")
+            self._within_line = False
+
+
+def standard_terminal() -> Terminal:
+    """Return the terminal, or pipe, that the command was started in."""
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="replace"
+            )  # what a terminal cannot show, or a pipe got wrong, ends no conversation
+
+    def read(prompt: str) -> str | None:
+        try:
+            line = input(prompt)
+        except EOFError:
+            return None
+        if not sys.stdin.isatty():
+            print(line)  # noqa: T201 so that what was piped in shows in what comes out
+        return line
+
+    def write(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    return Terminal(read, write)
+
+
+def converse(
+    at: Surroundings,
+    thread: str,
+    settings: Settings | None,
+    terminal: Terminal,
+    *,
+    limit_tokens: int,
+    prices: Prices | None = None,
+) -> None:
+    """Hold a conversation until the person leaves.
+
+    Args:
+        at: what the tools work on.
+        thread: name of the conversation, which goes on where it ended.
+        settings: of the endpoint; None for the menu alone.
+        terminal: where the person is.
+        limit_tokens: that this thread may take in all.
+        prices: of tokens, to say what it cost.
+
+    Raises:
+        InfertuneError: another chat has the thread open, or the history cannot be used.
+    """
+    if settings is None:
+        run_menu(at, terminal.read, terminal.say)
+        return
+    endpoint = Endpoint(settings)
+    with opened(at.home, thread) as saver:
+        try:
+            rung, took = probe(endpoint)
+        except EndpointError as error:
+            rung, took = Rung.NONE, []
+            terminal.say(f"{error}")
+        if rung is Rung.NONE:
+            terminal.say("So there is no model to talk to; here is what there is without one.")
+            run_menu(at, terminal.read, terminal.say)
+            return
+        from agent.chat.graph import Chat, build_graph
+
+        graph = build_graph().compile(checkpointer=saver)
+        chat = Chat(endpoint, rung, at, thread, terminal.show, terminal.say, limit_tokens)
+        _Conversation(graph, chat, terminal, prices, took).hold()
+
+
+class _Conversation:
+    """The turns of one thread."""
+
+    def __init__(self, graph: Graph, chat: Chat, terminal: Terminal, prices: Prices | None, took: list[Usage]) -> None:
+        self._graph = graph
+        self._chat = chat
+        self._terminal = terminal
+        self._prices = prices
+        self._took = took
+        """By trying out what the model can do; counted with the first turn."""
+        self._config: Any = {"configurable": {"thread_id": chat.thread}, "recursion_limit": RECURSION_LIMIT}
+
+    def hold(self) -> None:
+        """Talk until the person leaves."""
+        rung = self._chat.rung
+        how = "" if rung is Rung.NATIVE else f" It cannot call tools, so it is asked by way of {rung.value}."
+        self._terminal.say(f"Thread {self._chat.thread}, {self._chat.endpoint.settings.place}.{how} {_HELP}")
+        state = self._graph.get_state(self._config)
+        if state.next:
+            self._terminal.say("The last turn was cut off; it goes on.")
+            self._turn(None)
+        elif state.values.get("messages"):
+            questions = sum(message["role"] == "user" for message in state.values["messages"])
+            self._terminal.say(f"It goes on where it ended; questions so far: {questions}.")
+        while True:
+            try:
+                line = self._terminal.read("you> ")
+            except KeyboardInterrupt:
+                line = None
+            if line is None or line.strip().lower() in ("quit", "exit", "q"):
+                self._terminal.say("")
+                return
+            said = storable(line.strip()[:LONGEST_LINE])
+            if said and not (self._menu() if said.lower() == "menu" else self._turn(said)):
+                return
+
+    def _menu(self, *, once: bool = False) -> bool:
+        return run_menu(self._chat.surroundings, self._terminal.read, self._terminal.say, once=once)
+
+    def _turn(self, said: str | None) -> bool:
+        """Take a turn, or with None the rest of one that was cut off; return whether there is more input."""
+        given: Any = None
+        if said is not None:
+            given = {
+                "schema_version": 1,
+                "messages": [{"role": "user", "content": said}],
+                "rounds": 0,
+                "asked_again": False,
+                "tokens_in": sum(usage.tokens_in for usage in self._took),
+                "tokens_out": sum(usage.tokens_out for usage in self._took),
+                "estimated": any(usage.estimated for usage in self._took),
+            }
+        try:
+            self._graph.invoke(given, self._config, context=self._chat, durability="sync")
+            if given is not None:
+                self._took = []
+        except KeyboardInterrupt:
+            stopped = {"role": "trouble", "content": "You stopped it.", "menu": False}
+            self._graph.update_state(self._config, {"messages": [stopped]}, as_node="check")
+        self._terminal.end_line()
+        values = self._graph.get_state(self._config).values
+        latest = values["messages"][-1]
+        if latest["role"] == "trouble":
+            self._terminal.say(latest["content"])
+        self._terminal.say(self._tokens(values))
+        return self._menu(once=True) if latest.get("menu") else True
+
+    def _tokens(self, values: dict[str, Any]) -> str:
+        """Say what the thread took so far."""
+        tokens_in, tokens_out = values.get("tokens_in", 0), values.get("tokens_out", 0)
+        about = "about " if values.get("estimated") else ""
+        why = ", partly estimated: the endpoint does not count them all" if about else ""
+        cost = "" if self._prices is None else f", {about}${self._prices.cost_usd(tokens_in, tokens_out):.4f}"
+        return f"[{about}{tokens_in:,} tokens in, {tokens_out:,} out in this thread{cost}{why}]"
+
+
+def settings_from(
+    model: str | None, base_url: str | None, key: str | None, timeout_s: float
+) -> tuple[Settings | None, str | None]:
+    """Return the settings of an endpoint; or None, and the sentence that says what is missing.
+
+    Raises:
+        InfertuneError: the base URL is none.
+    """
+    from urllib.parse import urlsplit
+
+    if not model or not (base_url or key):
+        wanted = "INFERTUNE_MODEL" if base_url or key else "OPENAI_API_KEY or OPENAI_BASE_URL, and INFERTUNE_MODEL"
+        return None, f"No model is configured (set {wanted}), so here is a menu of what the chat can tell."
+    if base_url is not None:
+        try:
+            parts = urlsplit(base_url)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise InfertuneError(
+                "is no URL of an endpoint.", where="OPENAI_BASE_URL", fix="Such as http://localhost:8000/v1"
+            )
+    return Settings(model, base_url, key or None, timeout_s), None
+
+
+def surroundings(home: Path, about: str | None) -> Surroundings:
+    """Return what a chat about a session, a workload, or nothing in particular works on.
+
+    Raises:
+        InfertuneError: there is nothing of that name.
+    """
+    from agent.sessions import find, folders
+    from tools.workloads.bundled import BUNDLED
+
+    if about is None:
+        return Surroundings(home)
+    if about in BUNDLED or Path(about).suffix in (".yaml", ".yml"):
+        from agent.loading import read_spec
+
+        read_spec(about)
+        target = about if about in BUNDLED else str(Path(about).resolve())
+        return Surroundings(home, session=_latest_of(folders(home), target), target=target)
+    return Surroundings(home, session=find(home, about).name)
+
+
+def _latest_of(known: list[Path], target: str) -> str | None:
+    """Return the latest session that optimized a target."""
+    from tools.record import read_record
+
+    for folder in reversed(known):
+        try:
+            if read_record(folder).started.target == target:
+                return folder.name
+        except InfertuneError:
+            continue
+    return None
