@@ -13,6 +13,7 @@ import typer
 
 from agent import (
     cli_challenge,
+    cli_chat,
     cli_evidence,
     cli_manifests,
     cli_plan,
@@ -40,6 +41,7 @@ app.add_typer(cli_questions.app)
 app.add_typer(cli_evidence.app)
 app.add_typer(cli_manifests.app)
 app.add_typer(cli_challenge.app)
+app.add_typer(cli_chat.app)
 app.add_typer(cli_simulate.app, name="simulate")
 app.add_typer(cli_schedule.app, name="schedule", help="Scheduled runs: when, why, and what became of them.")
 app.add_typer(cli_plan.app, name="plan", help="Changes to a cluster: offered, answered, carried out.")
