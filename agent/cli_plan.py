@@ -126,6 +126,9 @@ def apply(digest: Digest = None, home: Home = None, output: Output = Output.TEXT
         typer.echo(told.model_dump_json(indent=1))
     else:
         last = told.events[-1]
+        for event in told.events:
+            if event.kind == "breached":
+                typer.echo(f"BREACHED  plan {told.digest}: {event.why}")
         typer.echo(f"{told.state.upper()}  plan {told.digest}: {last.why or f'{last.kind} by {last.by}.'}")
     if told.state != "verified":
         raise typer.Exit(EXIT_DIFFERENT)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tools.cluster.bounds import quantity
 from tools.contracts import Interval
 from tools.contracts.recommendation import SERIES_POINTS, Judged, Recommendation, Shortfall, StaticNeed
 from tools.contracts.scaling import Bounds, DayOutcome, Delays, ScalingOption, ServiceCurve, ServicePoint
@@ -108,6 +109,15 @@ class TestSettings:
 
     def test_settings_are_the_same_each_time_and_in_the_same_order(self):
         assert _candidates(_swell(3)) == _candidates(_swell(3))
+
+    def test_no_queue_is_asked_for_that_a_gauge_shows_by_chance_only(self):
+        alone = Replica.of(_curve().model_copy(update={"max_batch": 1}))
+        rps = _swell(3) / HOLD * alone.slo_capacity_rps(SLO_MS)
+        settings = candidates(alone, rps, slo_ms=SLO_MS, price_per_hour_usd=PRICE, metrics=("queue",), bounds=Bounds())
+        targets = [metric["pods"]["target"]["averageValue"] for s in settings for metric in s.spec["metrics"]]
+        queues = [quantity(target) for target in targets]
+        assert queues
+        assert min(queues) >= 1
 
     @settings(max_examples=60, deadline=None)
     @given(

@@ -55,8 +55,9 @@ LATENCY_SHARES = (0.4, 0.6, 0.8)
 QUEUE_SHARES = (QUEUE_SAFETY, QUEUE_SAFETY / 2, 1.0)
 """Shares of the queue that the SLO has room for (see `capacity.queue_target`), the usual one first."""
 
-LEAST_QUEUE = 0.1
-"""A queue shorter than this on average is empty in nearly every reading: what the next one shows is chance."""
+LEAST_QUEUE = 1.0
+"""A queue shorter than this on average is empty in most readings: the twin follows the mean, a real controller would
+follow chance."""
 
 USUAL_CPU_PERCENTS = (50, 70, 80)
 """What people set. A server that takes what waits in one batch is busy nearly always, long before it is at its limit:
