@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tools.contracts.recommendation import Recommendation, Series
 from tools.contracts.scaling import ScalingOption
 from tools.report import format as fmt
-from tools.report.svg import Ink, inline_svg, new_figure, styled
+from tools.report.svg import Ink, inline_svg, mark_slo, new_figure, styled
 from tools.scaling.story import counted, stretch
 
 if TYPE_CHECKING:
@@ -118,16 +118,7 @@ def _slo(axes: Axes, slo_ms: float, series: Sequence[Sequence[float]]) -> None:
         axes.set_ylim(0, 1.12 * max(highest, slo_ms))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_title(title, loc="left", fontsize=11, color=Ink.TEXT)
-    axes.axhline(slo_ms, color=Ink.LIMIT, linestyle=(0, (5, 3)), linewidth=1.2)
-    axes.annotate(
-        f"SLO {fmt.ms(slo_ms)}",
-        (0, slo_ms),
-        xycoords=("axes fraction", "data"),
-        xytext=(4, 4),
-        textcoords="offset points",
-        color=Ink.LIMIT,
-        fontsize=11,
-    )
+    mark_slo(axes, slo_ms, fmt.ms(slo_ms))
 
 
 def _time(ms: float) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tools.artifacts import write_file
 from tools.contracts.recommendation import Series
 from tools.errors import SpecError
-from tools.report.svg import Ink, inline_svg, new_figure, plain_log_ticks, styled
+from tools.report.svg import Ink, inline_svg, mark_slo, new_figure, plain_log_ticks, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,13 +107,4 @@ def _latency_axis(axes: Axes, slo_ms: float, p99_ms: Sequence[float]) -> None:
     axes.set_yscale("log")
     axes.set_ylim(lowest_ms / 1.5, 2 * highest_ms)
     plain_log_ticks(axes, "y")
-    axes.axhline(slo_ms, color=Ink.LIMIT, linestyle=(0, (5, 3)), linewidth=1.2)
-    axes.annotate(
-        f"SLO {slo_ms:g} ms",
-        (0, slo_ms),
-        xycoords=("axes fraction", "data"),
-        xytext=(4, 4),
-        textcoords="offset points",
-        color=Ink.LIMIT,
-        fontsize=11,
-    )
+    mark_slo(axes, slo_ms, f"{slo_ms:g} ms")

@@ -111,6 +111,20 @@ def plain_log_ticks(axes: Axes, which: str = "x") -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def mark_slo(axes: Axes, slo: float, text: str) -> None:
+    """Draw a dashed line across the axes at the SLO, and write what it is above its left end."""
+    axes.axhline(slo, color=Ink.LIMIT, linestyle=(0, (5, 3)), linewidth=1.2)
+    axes.annotate(
+        f"SLO {text}",
+        (0, slo),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 4),
+        textcoords="offset points",
+        color=Ink.LIMIT,
+        fontsize=11,
+    )
+
+
 def inline_svg(figure: Figure, name: str, description: str) -> str:
     """Render a figure as an `<svg>` element to put into the page.
 
