@@ -9,6 +9,7 @@ from tools.contracts import Interval, Recommendation, ScalingOption, ScalingResu
 from tools.cost import daily_cost_usd
 from tools.result import ScalingSummary
 from tools.scaling.capacity import UTILIZATION, ReplicaPlan, plan_replicas, queue_target, usable_rps
+from tools.scaling.story import ordinal
 from tools.traffic import DAY_S, Trace, summarize
 
 MINUTES_PER_DAY = 1440
@@ -108,7 +109,7 @@ def sentence(plan: ReplicaPlan, before: ReplicaPlan | None) -> str:
     if more == 0:
         text = f"{plan.p95} replicas hold all of the traffic, spikes included"
     elif more == 1:
-        text = f"{plan.p95} replicas hold 95 % of the traffic (by time), a {_ordinal(plan.peak)} takes the spikes"
+        text = f"{plan.p95} replicas hold 95 % of the traffic (by time), a {ordinal(plan.peak)} takes the spikes"
     else:
         text = f"{plan.p95} replicas hold 95 % of the traffic (by time), {more} more take the spikes"
     if before is not None:
@@ -134,8 +135,3 @@ def _notes(trace: Trace, p99_ms: float, slo_ms: float | None) -> Iterator[str]:
         yield "Without a latency SLO (`objective.p99_ms`) the queue target is a common start, to be tuned."
     elif p99_ms >= slo_ms:
         yield f"Serving alone takes {p99_ms:.1f} ms at p99, the SLO is {slo_ms:g} ms: there is no time to wait."
-
-
-def _ordinal(number: int) -> str:
-    suffix = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{suffix}"

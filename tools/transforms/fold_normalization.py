@@ -27,7 +27,7 @@ def folding_settings(normalization: Normalization) -> dict[str, JsonScalar]:
 
 
 class FoldNormalization:
-    """For OpenVINO, by its own preprocessing API."""
+    """For OpenVINO: a conversion, a subtraction and a multiplication before the input."""
 
     name: ClassVar[str] = "fold-normalization"
     stage: ClassVar[Stage] = Stage.FOLD
@@ -65,8 +65,7 @@ class FoldNormalization:
         for consumer in consumers:
             consumer.replace_source_output(source.output(0))
         parameters = [
-            pixels if p is port.get_node() or p.get_friendly_name() == pixels.get_friendly_name() else p
-            for p in model.get_parameters()
+            pixels if p.get_friendly_name() == pixels.get_friendly_name() else p for p in model.get_parameters()
         ]
         folded = ov.Model(model.get_results(), parameters, model.get_friendly_name())
         pixels.output(0).set_names({normalization.input})
