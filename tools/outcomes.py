@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pydantic import TypeAdapter
 
 from tools.contracts import (
+    AdviceResult,
     BatchPoint,
     BuildResult,
     ComparisonResult,
@@ -21,6 +22,7 @@ from tools.contracts import (
     ScalingResult,
     TrialResult,
     Unstable,
+    WordingResult,
 )
 from tools.report import format as fmt
 from tools.worker import Returned, TaskOutcome
@@ -82,6 +84,14 @@ def _found(result: Result) -> str:
         case ProfileResult(operators=operators):
             slowest = max(operators, key=lambda kind: operators[kind])
             return f"{slowest} takes {operators[slowest]:.0%}"
+        case AdviceResult() | WordingResult():
+            return _advised(result)
+
+
+def _advised(result: AdviceResult | WordingResult) -> str:
+    if isinstance(result, WordingResult):
+        return f"{len(result.text.split())} words"
+    return ", then ".join(result.options[place] for place in result.order[:3]) or "nothing of what is left"
 
 
 def _told(facts: Mapping[str, JsonScalar]) -> Iterator[str]:

@@ -226,6 +226,32 @@ class PlanSummary(Contract):
     notes: tuple[str, ...] = ()
 
 
+class AdviceSummary(Contract):
+    """What a language model was asked in a session with an advisor, and what came of it."""
+
+    model: str
+    """Its name, and the host that it was asked at."""
+    asked: int
+    """Questions, the summary's among them."""
+    refused: tuple[str, ...] = ()
+    """Why an answer could not be used, a sentence each."""
+    tried: tuple[str, ...] = ()
+    """Names of the candidates that were tried on its advice, which the policy had left."""
+    chosen: bool = False
+    """Whether the configuration that is recommended was found by its advice."""
+    influence: str
+    """What came of it, in a sentence."""
+    text: str | None = None
+    """Its summary, every figure of which was held against this result; None where it gave none that holds."""
+    seconds: float
+    """Of the session, for asking it and for what was tried on its advice."""
+    tokens_in: int
+    tokens_out: int
+    estimated: bool
+    """Whether some of the tokens were not counted by the endpoint."""
+    evidence: tuple[str, ...]
+
+
 class MlflowRef(Contract):
     """Where the record is."""
 
@@ -273,6 +299,8 @@ class SessionResult(Contract):
     plan: PlanSummary | None = None
     """None where nothing was offered to a cluster; `notes` say why."""
     gates: tuple[Gate, ...] = ()
+    advice: AdviceSummary | None = None
+    """None where no advisor was asked for."""
     notes: tuple[str, ...] = ()
     files: dict[str, JsonScalar] = Field(default_factory=dict)
     """Report, journal, artifact, fallback artifact, traces: where they are."""

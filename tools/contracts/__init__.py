@@ -5,6 +5,7 @@ database row, and can be read back years later. Units are in the names: `_ms`, `
 (requests per second), `_usd`. One request is one item; a batch of b items serves b requests.
 """
 
+from tools.contracts.advice import AdviceResult, Exchange, WordingResult
 from tools.contracts.base import Contract, Interval, JsonScalar, Latency, digest_of
 from tools.contracts.decisions import Decision, Gate, Option, Verdict
 from tools.contracts.evidence import PROTOCOL_VERSION, Evidence, EvidenceKind, Finding
@@ -55,6 +56,7 @@ __all__ = [
     "OWNED_FIELDS",
     "PROTOCOL_VERSION",
     "Accuracy",
+    "AdviceResult",
     "ArtifactRef",
     "Availability",
     "BatchPoint",
@@ -72,6 +74,7 @@ __all__ = [
     "EndToEnd",
     "Evidence",
     "EvidenceKind",
+    "Exchange",
     "Failed",
     "Finding",
     "Gate",
@@ -107,6 +110,7 @@ __all__ = [
     "TrialResult",
     "Unstable",
     "Verdict",
+    "WordingResult",
     "WorkloadInfo",
     "digest_of",
 ]

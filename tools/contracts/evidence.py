@@ -24,6 +24,8 @@ class EvidenceKind(StrEnum):
     COMPARISON = "comparison"
     EDGE_CASES = "edge_cases"
     SCALING = "scaling"
+    ADVICE = "advice"
+    """Asked of a language model, and of no machine."""
 
 
 class Finding(Contract):

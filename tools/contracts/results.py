@@ -6,6 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
+from tools.contracts.advice import AdviceResult, WordingResult
 from tools.contracts.base import Contract, Interval, JsonScalar, Latency
 from tools.contracts.recommendation import Recommendation
 from tools.contracts.workload import ArtifactRef
@@ -193,6 +194,13 @@ class ScalingResult(Contract):
 
 
 Result: TypeAlias = Annotated[
-    TrialResult | BuildResult | ProfileResult | ComparisonResult | EdgeCaseResult | ScalingResult,
+    TrialResult
+    | BuildResult
+    | ProfileResult
+    | ComparisonResult
+    | EdgeCaseResult
+    | ScalingResult
+    | AdviceResult
+    | WordingResult,
     Field(discriminator="kind"),
 ]
