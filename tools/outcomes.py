@@ -84,11 +84,11 @@ def _found(result: Result) -> str:
         case ProfileResult(operators=operators):
             slowest = max(operators, key=lambda kind: operators[kind])
             return f"{slowest} takes {operators[slowest]:.0%}"
-        case AdviceResult() | WordingResult():
-            return _advised(result)
+    return _advised(result)
 
 
 def _advised(result: AdviceResult | WordingResult) -> str:
+    """Return what a language model answered, in a line."""
     if isinstance(result, WordingResult):
         return f"{len(result.text.split())} words"
     return ", then ".join(result.options[place] for place in result.order[:3]) or "nothing of what is left"
