@@ -77,21 +77,24 @@ def _found(result: Result) -> str:
             return f"p50 {fmt.ratio(p50_ratio)}, throughput {fmt.ratio(throughput)}"
         case EdgeCaseResult(cases=cases):
             return f"{sum(case.passed for case in cases)} of {len(cases)} passed"
+        case _:
+            return _concluded(result)
+
+
+def _concluded(result: ProfileResult | ScalingResult | AdviceResult | WordingResult) -> str:
+    """Return what is no measurement of a candidate, in a line."""
+    match result:
+        case ProfileResult(operators=operators):
+            slowest = max(operators, key=lambda kind: operators[kind])
+            return f"{slowest} takes {operators[slowest]:.0%}"
         case ScalingResult(recommendation=recommendation):
             chosen, effort = recommendation.chosen, recommendation.effort
             tried = f"of {effort.settings} settings"
             return f"none {tried} keeps every promise" if chosen is None else f"{chosen.name}, the cheapest {tried}"
-        case ProfileResult(operators=operators):
-            slowest = max(operators, key=lambda kind: operators[kind])
-            return f"{slowest} takes {operators[slowest]:.0%}"
-    return _advised(result)
-
-
-def _advised(result: AdviceResult | WordingResult) -> str:
-    """Return what a language model answered, in a line."""
-    if isinstance(result, WordingResult):
-        return f"{len(result.text.split())} words"
-    return ", then ".join(result.options[place] for place in result.order[:3]) or "nothing of what is left"
+        case AdviceResult(options=options, order=order):
+            return ", then ".join(options[place] for place in order[:3]) or "nothing of what is left"
+        case WordingResult(text=text):
+            return f"{len(text.split())} words"
 
 
 def _told(facts: Mapping[str, JsonScalar]) -> Iterator[str]:
