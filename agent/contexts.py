@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from agent.policy import DefaultPolicy
-from nodes.context import Context
+from nodes.context import Advisor, Context
 from tools.bench import Bench
 from tools.contracts import Evidence
 from tools.evidence import EvidenceStore
@@ -14,6 +14,7 @@ from tools.ledger import Ledger
 from tools.machine import Machine
 from tools.observer import Observer
 from tools.record import Loaded, SessionRecord
+from tools.tracking.store import with_account
 
 
 def make_context(
@@ -26,6 +27,7 @@ def make_context(
     observer: Observer,
     store: EvidenceStore | None = None,
     machine: Machine | None = None,
+    advisor: Advisor | None = None,
     wall_s: Callable[[], float] = lambda: 0.0,
 ) -> Context:
     """Return the context of a session's graph.
@@ -39,6 +41,7 @@ def make_context(
         observer: is told what happens.
         store: where evidence goes and is looked for; None to replay.
         machine: measures; None to replay.
+        advisor: the language model; None to replay, or where the session asked for none.
         wall_s: seconds that a person has waited for the session.
     """
     started = record.started
@@ -67,12 +70,14 @@ def make_context(
         session=started.session,
         session_dir=record.folder,
         created=started.created,
-        tracking_uri=started.tracking_uri,
+        tracking_uri=with_account(started.tracking_uri),
         availability=started.availability,
         loading_s=loaded.loading_s,
         training_s=loaded.training_s,
         proposed=loaded.proposed,
         builders=loaded.builders,
+        advises=started.advisor is not None,
+        advisor=advisor,
         auto_approve=started.auto_approve,
         wall_s=wall_s,
     )

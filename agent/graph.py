@@ -8,6 +8,7 @@ os.environ.setdefault("LANGGRAPH_STRICT_MSGPACK", "true")  # checkpoints hold pl
 
 from langgraph.graph import END, START, StateGraph
 
+from nodes.advice import advice
 from nodes.apply import apply, is_applied
 from nodes.approval import approval, is_approved
 from nodes.batch_tuning import batch_tuning
@@ -30,6 +31,7 @@ EXPERIMENTS = (
     "batch_tuning",
     "confirmation",
 )
+"""Nodes that the planner sends to, and that return to it; `advice` does as well."""
 
 
 def build_graph() -> StateGraph[TuningState, Context]:
@@ -42,6 +44,7 @@ def build_graph() -> StateGraph[TuningState, Context]:
         quantization_evaluation,
         compression_evaluation,
         batch_tuning,
+        advice,
         confirmation,
         scaling_recommendation,
         scaling_plan,
@@ -53,8 +56,8 @@ def build_graph() -> StateGraph[TuningState, Context]:
         graph.add_node(node)
     graph.add_edge(START, "profiler")
     graph.add_edge("profiler", "planner")
-    graph.add_conditional_edges("planner", next_experiment, [*EXPERIMENTS, "scaling_recommendation"])
-    for experiment in EXPERIMENTS:
+    graph.add_conditional_edges("planner", next_experiment, [*EXPERIMENTS, "advice", "scaling_recommendation"])
+    for experiment in (*EXPERIMENTS, "advice"):
         graph.add_edge(experiment, "planner")
     graph.add_edge("scaling_recommendation", "scaling_plan")
     graph.add_edge("scaling_plan", "report")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from agent.advice import SHARE, as_offered, left_s, may_ask, next_pick, offered
 from agent.prospecting import Prospecting, prospecting
-from agent.search import LEAST_CHANCE, Choice, Prospect, next_candidate
+from agent.search import LEAST_CHANCE, Choice, Prospect, next_candidate, prospects_of
 from agent.space import in_float, space, yardsticks
 from nodes.context import Proposal
 from tools.contracts import EvidenceKind, ModelFormat, Option, Recipe
@@ -12,7 +13,7 @@ from tools.view import SessionView, Tried
 
 POLICY_VERSION = "3"
 BUDGET_SHARE = 0.85
-"""Of the session's time: past this no new experiment is proposed, so that choosing and confirming still fit."""
+"""Of the session's time: past this the policy proposes no new experiment, so that choosing and confirming still fit."""
 THRESHOLD = 0.03
 """An improvement of the objective below this is not worth a trial."""
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -33,19 +34,10 @@ class DefaultPolicy:
         if baseline is None or not baseline.ran or view.stopped:
             why = "the session was interrupted" if view.stopped else "the baseline could not be measured"
             return Proposal(node="scaling_recommendation", reason=why)
-        spent = _spent(view)
-        why_not = spent
-        if spent is None:
-            proposal = _yardsticks(view)
-            if proposal is not None:
-                return proposal
-            proposal, why_not = _search(view)
-            if proposal is not None:
-                return proposal
-            for propose in (_float_sibling, _batch_sizes):
-                proposal = propose(view)
-                if proposal is not None:
-                    return proposal
+        proposal, why_not = _experiment(view)
+        proposal = proposal or _advised(view)
+        if proposal is not None:
+            return proposal
         winner, _ = final_choice(view)
         if winner is not None and (rivals(view, winner) or _wants_longer(view, winner)):
             return Proposal(
@@ -53,14 +45,30 @@ class DefaultPolicy:
                 recipes=(winner.tried.recipe,),
                 reason=f"{winner.name} leads; it is now timed in turn with what it must beat",
             )
-        assert why_not is not None, "a search that proposes nothing says why"
         return Proposal(node="scaling_recommendation", reason=why_not)
+
+
+def _experiment(view: SessionView) -> tuple[Proposal | None, str]:
+    """Propose what the policy itself wants to try; None, and why, when it wants nothing more."""
+    spent = _spent(view)
+    if spent is not None:
+        return None, spent
+    proposal = _yardsticks(view)
+    if proposal is not None:
+        return proposal, proposal.reason
+    proposal, why_not = _search(view)
+    return proposal or _float_sibling(view) or _batch_sizes(view), why_not
 
 
 def _spent(view: SessionView) -> str | None:
     """Return which of the session's budgets is used up; None while there is something left of each."""
     if view.elapsed_s > BUDGET_SHARE * view.spec.budget.time_s:
         return f"{BUDGET_SHARE:.0%} of the time budget is used"
+    return _trials_used(view)
+
+
+def _trials_used(view: SessionView) -> str | None:
+    """Return that the number of trials that are allowed were made; None while they were not."""
     most, made = view.spec.search.max_trials, len(view.of_kind(EvidenceKind.TRIAL))
     if most is not None and made >= most:
         return f"{made} trials were made, and no more are allowed"
@@ -95,6 +103,28 @@ def _search(view: SessionView) -> tuple[Proposal | None, str]:
     recipes = (target.recipe, *_beside(target.recipe, choice, problem, view.builders - 1))
     node = _node_for(target.recipe)
     return Proposal(node=node, recipes=recipes, considered=considered, reason=choice.reason), choice.reason
+
+
+def _advised(view: SessionView) -> Proposal | None:
+    """Ask the advisor about what is left, or try what it named; None without one, or once its share is used."""
+    seconds = left_s(view, (BUDGET_SHARE + SHARE) * view.spec.budget.time_s)
+    if not view.advises or seconds <= 0 or _trials_used(view) is not None:
+        return None
+    problem = prospecting(view, space(view).recipes)
+    prospects = prospects_of(problem.candidates, problem.seen, set(problem.built), THRESHOLD)
+    target = next_pick(view, problem, prospects, seconds)
+    if target is not None and target.swept:
+        return _sweep((target.recipe,), f"the advisor names {target.recipe.name}", ()).model_copy(
+            update={"by": "model"}
+        )
+    if target is not None:
+        reason = f"the advisor names {target.recipe.name}, of what the policy left"
+        return Proposal(node=_node_for(target.recipe), recipes=(target.recipe,), reason=reason, by="model")
+    options = offered(prospects, seconds)
+    if not options or not may_ask(view):
+        return None
+    considered = tuple(as_offered(prospect) for prospect in options)
+    return Proposal(node="advice", considered=considered, reason="the policy's own search has ended")
 
 
 def _beside(first: Recipe, choice: Choice, problem: Prospecting, most: int) -> list[Recipe]:

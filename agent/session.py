@@ -22,7 +22,7 @@ from agent.signals import InterruptedSessionError, stop_on_signals
 from agent.wishes import check_wishes, with_wishes
 from tools import plugins
 from tools.contracts import PROTOCOL_VERSION, Bounds, Hardware
-from tools.errors import InfertuneError, StorageError
+from tools.errors import InfertuneError, SpecError, StorageError
 from tools.evidence import EvidenceStore
 from tools.executors import open_workers
 from tools.hardware import detect, library_versions
@@ -39,6 +39,7 @@ from tools.runtimes import availabilities
 if TYPE_CHECKING:
     from langgraph.checkpoint.sqlite import SqliteSaver
 
+    from agent.chat.model import Settings
     from nodes.context import Context
 
 RECURSION_LIMIT = 2000
@@ -62,6 +63,8 @@ class Options:
     """Of a running Ray cluster, for the executor `ray`."""
     auto_approve: Bounds | None = None
     """Within these a plan needs no person's word."""
+    advisor: Settings | None = None
+    """Endpoint of a language model that is asked about what the policy leaves, and for a summary."""
 
 
 def home_directory(given: Path | None = None) -> Path:
@@ -83,12 +86,20 @@ def optimize(target: str, options: Options, observer: Observer, began: float | N
         InterruptedSessionError: Ctrl-C before there was anything to report.
     """
     from agent.policy import POLICY_VERSION
-    from tools.tracking.store import default_tracking_uri
+    from tools.tracking.errors import public_uri
+    from tools.tracking.store import default_tracking_uri, with_account
 
     began = time.monotonic() if began is None else began
     spec = read_spec(target)  # before anything is written: a typo leaves no trace in the home directory
     plugins.check()
     check_wishes(with_wishes(spec, options.search).search)
+    tracking_uri = options.tracking_uri or default_tracking_uri(options.home)
+    if with_account(public_uri(tracking_uri)) != tracking_uri:
+        raise SpecError(
+            "holds a password, which other users of this machine could read.",
+            where="--tracking-uri",
+            fix="Put the URI into the environment: MLFLOW_TRACKING_URI.",
+        )
     hardware = detect()
     created = dt.datetime.now(dt.UTC)
     session = f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -96,13 +107,14 @@ def optimize(target: str, options: Options, observer: Observer, began: float | N
         session=session,
         target=str(Path(target).resolve()) if Path(target).exists() else target,
         created=created.isoformat(timespec="seconds"),
-        tracking_uri=options.tracking_uri or default_tracking_uri(options.home),
+        tracking_uri=public_uri(tracking_uri),
         fresh=options.fresh,
         time_budget_s=options.time_budget_s,
         search=dict(options.search),
         executor=options.executor,
         ray_address=options.ray_address,
         auto_approve=options.auto_approve,
+        advisor=None if options.advisor is None else options.advisor.place,
         hardware=hardware,
         versions=_versions(),
         availability=availabilities(hardware),
@@ -162,6 +174,7 @@ def read_result(folder: Path) -> SessionResult:
 
 def _run(home: Path, record: SessionRecord, journal: Journal, observer: Observer, began: float) -> SessionResult:
     """Load the workload, run the graph, and return the result."""
+    from agent.advisor import LanguageModel, configured
     from agent.contexts import make_context
 
     started = record.started
@@ -203,6 +216,7 @@ def _run(home: Path, record: SessionRecord, journal: Journal, observer: Observer
         before_s += sum(e.seconds for e in known if e.session == started.session)
         limit_s = loaded.limits.trial_s
         machine = Machine(workers.torch, workers.light, observer, limit_s, builders=workers.builders)
+        advisor = None if started.advisor is None else LanguageModel(configured(), lambda: machine.stopped)
         context = make_context(
             record,
             loaded,
@@ -212,6 +226,7 @@ def _run(home: Path, record: SessionRecord, journal: Journal, observer: Observer
             observer=observer,
             store=store,
             machine=machine,
+            advisor=advisor,
             wall_s=lambda: time.monotonic() - began + before_s,
         )
         with stop_on_signals(machine, observer):

@@ -12,6 +12,7 @@ from tools.machine import Machine
 from tools.mirror import mirror, render, save
 from tools.observer import Silent
 from tools.record import JOURNAL, State, read_record
+from tools.tracking.store import with_account
 from tools.worker import LIGHT_MODULES, Worker
 
 
@@ -31,7 +32,7 @@ def sync(folders: list[Path], tracking_uri: str | None) -> Iterator[tuple[str, b
         except InfertuneError:
             continue  # made by an earlier version, or damaged: `sessions` says so
         if record.state is State.FINISHED and record.recorded.get("run_id") is None:
-            yield _sync(folder, tracking_uri or record.started.tracking_uri)
+            yield _sync(folder, tracking_uri or with_account(record.started.tracking_uri))
 
 
 def _sync(folder: Path, tracking_uri: str) -> tuple[str, bool]:

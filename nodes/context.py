@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import add
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from typing_extensions import TypedDict
 
@@ -16,8 +16,10 @@ from tools.bench import Bench
 from tools.contracts import Availability, Bounds, Contract, Decision, Option, Recipe
 from tools.ledger import Ledger
 from tools.observer import Observer
+from tools.result import SessionResult
 from tools.spec import TuningSpec
 from tools.view import SessionView
+from tools.worker import TaskOutcome
 
 STATE_VERSION = 1
 
@@ -55,6 +57,8 @@ class Proposal(Contract):
     skipped: tuple[Option, ...] = ()
     """What could have been tried, and why it is not."""
     reason: str
+    by: Literal["policy", "model"] = "policy"
+    """Whose idea it is: the policy's, or the advisor's."""
 
 
 class Policy(Protocol):
@@ -66,6 +70,27 @@ class Policy(Protocol):
 
     def next(self, view: SessionView) -> Proposal:
         """Return the next experiment, or `scaling_recommendation` when there is nothing left worth its time."""
+        ...
+
+
+class Advisor(Protocol):
+    """A language model that is asked in an autonomous run. It may be slow, wrong or hostile: nothing rests on it."""
+
+    def order(self, view: SessionView, options: Sequence[Option], asked_at_s: float) -> TaskOutcome:
+        """Return in which order it would try what the policy left.
+
+        Args:
+            view: what is known.
+            options: what is left.
+            asked_at_s: seconds of the time budget that are used.
+
+        Returns:
+            An `AdviceResult`, dumped; or why there is none. It never raises.
+        """
+        ...
+
+    def word(self, result: SessionResult) -> TaskOutcome:
+        """Return its summary of a result as a `WordingResult`, dumped; or why there is none. It never raises."""
         ...
 
 
@@ -94,6 +119,10 @@ class Context:
     """Seconds that training a bundled workload took."""
     proposed: tuple[Recipe, ...] = ()
     """What plugins propose to try."""
+    advises: bool = False
+    """Whether an advisor was asked for."""
+    advisor: Advisor | None = None
+    """Answers; None to replay, since its answers are evidence."""
     auto_approve: Bounds | None = None
     """Within these a plan needs no person's word."""
     builders: int = 1
@@ -126,6 +155,7 @@ class Context:
             stopped=self.bench.stopped,
             proposed=self.proposed,
             builders=self.builders,
+            advises=self.advises,
         )
 
     def record(self, decision: Decision) -> dict[str, Any]:

@@ -9,6 +9,9 @@ from langgraph.runtime import Runtime
 from nodes.context import Context, TuningState, decision_id
 from tools.contracts import Decision, Option
 
+RULE = "the float runtimes first; then the largest expected improvement per second, until none is worth a trial"
+ADVISED_RULE = "what the advisor names of the policy's leftovers, within its share of the time"
+
 
 def planner(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any]:
     """Ask the policy, and record what it proposes and what it leaves out."""
@@ -22,8 +25,9 @@ def planner(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any]:
         question="What next?",
         options=options,
         chosen=proposal.node,
-        rule="the float runtimes first; then the largest expected improvement per second, until none is worth a trial",
+        rule=RULE if proposal.by == "policy" else ADVISED_RULE,
         reason=proposal.reason,
+        by=proposal.by,
     )
     return {"proposal": proposal.model_dump(mode="json"), "decisions": [context.record(decision)]}
 

@@ -19,6 +19,7 @@ from tools.record import RESULT
 from tools.result import ScalingSummary, Seconds, SessionResult
 from tools.scaling.recommended_hpa import write_recommendation
 from tools.summary import summarize
+from tools.summary_advice import advice_summary
 from tools.tracking.session import read_result
 
 
@@ -34,7 +35,7 @@ def report(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any]:
     folder = context.session_dir
     first = not _is_answered(state)
     if first:
-        result = _with_whole_artifacts(_result(state, context), context)
+        result = _with_advice(_with_whole_artifacts(_result(state, context), context), context)
         write_example(context.bench.workload, folder)
     else:
         result = read_result(folder / RESULT)
@@ -129,6 +130,16 @@ def _result(state: TuningState, context: Context) -> SessionResult:
             "journal": str(folder / "journal.jsonl"),
             "logs": str(folder / "logs"),
         },
+    )
+
+
+def _with_advice(result: SessionResult, context: Context) -> SessionResult:
+    """Have the advisor word a summary, and tell what it was asked and what came of that; without one, nothing."""
+    advisor = context.advisor
+    if advisor is not None and not context.bench.stopped:
+        context.bench.advice({"about": "wording"}, lambda: advisor.word(result), headline="the summary, in its words")
+    return result.model_copy(
+        update={"advice": advice_summary(context.view(), result.decisions, session=context.session)}
     )
 
 

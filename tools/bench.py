@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tools.contracts import (
@@ -212,6 +212,18 @@ class Bench(Inquiry):
             lambda task: task.run("tools.scaling.task:recommend_scaling", arguments, needs_torch=False),
             headline="autoscaler settings in the twin",
         )
+
+    def advice(self, parameters: dict[str, Any], ask: Callable[[], TaskOutcome], *, headline: str) -> Evidence:
+        """Ask a language model. Its answer holds for this session alone: another day it may say something else.
+
+        Args:
+            parameters: what the question is about, JSON-ready.
+            ask: asks it; returns an `AdviceResult` or `WordingResult`, dumped, or why there is none.
+            headline: what a person who watches reads.
+        """
+        nobody = Recipe(runtime="advisor")
+        question = {**parameters, "session": self.session}
+        return self.ask(EvidenceKind.ADVICE, nobody, question, lambda _: ask(), headline=headline)
 
     def prepare(self, recipes: Sequence[Recipe]) -> None:
         """Build what several recipes need before the first of them is timed: at the same time where that is possible.

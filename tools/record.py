@@ -39,6 +39,8 @@ class Started(Contract):
     ray_address: str | None = None
     auto_approve: Bounds | None = None
     """Within these a plan needs no person's word."""
+    advisor: str | None = None
+    """The language model that may be asked, and its host; None for none."""
     hardware: Hardware
     versions: dict[str, str]
     availability: dict[str, Availability]

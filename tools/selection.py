@@ -195,6 +195,11 @@ def is_baseline(view: SessionView, configured: Configured) -> bool:
     )
 
 
+def is_advised(view: SessionView, configured: Configured) -> bool:
+    """Whether this was measured only after a language model was asked."""
+    return (configured.tried.recipe.digest, configured.point.batch_size) not in view.unaided
+
+
 def rivals(view: SessionView, leader: Configured) -> list[Configured]:
     """Return what a leader must beat, timed in turn, and has not been timed with yet.
 
@@ -276,7 +281,21 @@ def standing(view: SessionView) -> list[Configured]:
 def final_choice(view: SessionView) -> tuple[Configured | None, str]:
     """Return the configuration that the session recommends, and why; None when nothing keeps every constraint.
 
-    A leader that did not beat its rivals side by side gives way: "faster" was noise.
+    A leader that did not beat its rivals side by side gives way: "faster" was noise. What was tried after a language
+    model was asked is recommended only where it is better beyond the noise than all that was tried before, and where
+    there is telling: so no advice can make the choice worse.
     """
-    price = view.spec.hardware.price_per_hour_usd
-    return cheapest(standing(view), view.spec.objective, price)
+    objective, price = view.spec.objective, view.spec.hardware.price_per_hour_usd
+    everything = standing(view)
+    best, why = cheapest(everything, objective, price)
+    unaided = [c for c in everything if not is_advised(view, c)]
+    if best is None or len(unaided) == len(everything):
+        return best, why
+    kept, why_kept = cheapest(unaided, objective, price)
+    if kept is None:
+        return best, why
+    better = figure(best, objective, price).high < figure(kept, objective, price).low
+    timed = view.comparisons(best.tried.recipe, best.point.batch_size)
+    if is_advised(view, best) and better and not (timed and untold(view, best)):
+        return best, why
+    return kept, why_kept

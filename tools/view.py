@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from tools.contracts import (
@@ -73,6 +73,8 @@ class SessionView:
     """What plugins propose to try."""
     builders: int = 1
     """How many things can be built at the same time."""
+    advises: bool = False
+    """Whether an advisor may be asked."""
 
     @property
     def low_batch(self) -> int:
@@ -97,6 +99,13 @@ class SessionView:
     def baseline(self) -> Tried | None:
         """The model as given: the first recipe that was tried."""
         return next(iter(self.tried.values()), None)
+
+    @cached_property
+    def unaided(self) -> frozenset[tuple[str, int]]:
+        """Recipes, by digest, and batch sizes that were measured before a language model was asked anything."""
+        asked = (place for place, evidence in enumerate(self.evidence) if evidence.kind is EvidenceKind.ADVICE)
+        before = replace(self, evidence=self.evidence[: next(asked, len(self.evidence))])
+        return frozenset((t.recipe.digest, size) for t in before.ran for size in t.points)
 
     @cached_property
     def profile(self) -> ProfileResult | None:
