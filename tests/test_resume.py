@@ -51,11 +51,11 @@ def home(finished, tmp_path):
     return tmp_path / "home"
 
 
-def run(folder, *arguments, **options):
+def run(folder, *arguments, extra=None, **options):
     return subprocess.run(
         [sys.executable, QUICK_CLI, *arguments, "--home", folder / "home"],
         cwd=folder,
-        env={**os.environ, "QUICK_RUNTIMES": ",".join(RUNTIMES)},
+        env={**os.environ, "QUICK_RUNTIMES": ",".join(RUNTIMES), **(extra or {})},
         capture_output=True,
         text=True,
         check=False,
@@ -331,3 +331,17 @@ def test_what_is_recommended_is_whole_even_when_every_answer_was_known(infertune
     assert again.best.artifact == str(folder)
     assert is_intact(folder, again.best.artifact_ref.digest)
     assert set(asked(home).values()) == {1}
+
+
+def test_a_password_for_mlflow_stays_in_the_environment(tmp_path):
+    with refusing() as uri:
+        secret = uri.replace("http://", "http://me:hunter2secret@")
+        asked = write_spec(tmp_path, search={"max_trials": 1})
+        visible = run(tmp_path, "optimize", asked, "--tracking-uri", secret)
+        assert (visible.returncode, (tmp_path / "home").exists()) == (2, False)
+        assert "MLFLOW_TRACKING_URI" in visible.stderr
+        done = run(tmp_path, "optimize", asked, extra={"MLFLOW_TRACKING_URI": secret})
+    assert done.returncode == 0, done.stderr
+    written = b"".join(p.read_bytes() for p in (tmp_path / "home").rglob("*") if p.is_file())
+    assert b"hunter2secret" not in written + done.stdout.encode() + done.stderr.encode()
+    assert b"***@127.0.0.1" in written

@@ -1,269 +1,61 @@
 """Recording a session in a real MLflow store on SQLite."""
 
+# ruff: noqa: F811  # a fixture that is imported, and then asked for by name
+
 from __future__ import annotations
 
-import contextlib
+import datetime as dt
 import json
 import math
-import shutil
 import socket
-import sqlite3
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sample_result import empty_result, sample_result
+from tracking_support import (  # noqa: F401
+    BATCH,
+    WARNINGS,
+    active_runs,
+    champion_version,
+    client,
+    configuration,
+    empty_store,
+    interval,
+    no_tracking_uri_from_outside,
+    onnx_artifact,
+    recorded,
+    session_dir,
+    session_result,
+    tracking_uri,
+    trial,
+)
 
 from tools.contracts import (
-    ArtifactRef,
-    BatchPoint,
-    Decision,
-    Hardware,
     Interval,
-    Latency,
-    ModelFormat,
-    Option,
     Precision,
-    Recipe,
-    Step,
     Verdict,
 )
 from tools.errors import StorageError, WorkloadError
-from tools.journal import Journal
-from tools.result import Configuration, MlflowRef, Ratio, Seconds, SessionResult, TrialSummary
+from tools.result import MlflowRef, Ratio, SessionResult
 from tools.spec import Objective
-from tools.tracking import TrackingError, default_tracking_uri, facts, read_result, record, serve_ui, ui_command
+from tools.tracking import TrackingError, facts, read_result, record
 from tools.tracking.decisions import decisions_markdown
+from tools.tracking.errors import public_uri
+from tools.tracking.naming import description, run_name, trial_name
 
-BATCHES = (1, 2, 4, 8, 16, 32, 64)
-
-pytestmark = [
-    # raised inside mlflow's and its dependencies' own modules
-    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
-]
-
-
-def interval(value: float, n: int = 300) -> Interval:
-    return Interval(value=value, low=value * 0.98, high=value * 1.02, n=n)
-
-
-def latency(ms: float) -> Latency:
-    return Latency(p50=interval(ms), p95=interval(ms * 1.2), p99=interval(ms * 1.5))
-
-
-def point(batch: int, ms: float = 1.0) -> BatchPoint:
-    return BatchPoint(
-        batch_size=batch,
-        latency_ms=latency(ms * batch),
-        throughput_rps=interval(1000 / ms),
-        peak_memory_mb=120.0 + batch,
-        mean_ms=ms * batch,
-        stable=True,
-    )
-
-
-def trial(
-    runtime: str = "onnxruntime",
-    precision: Precision = Precision.INT8_STATIC,
-    *,
-    drop: float = 0.002,
-    chosen: bool = False,
-    outcome: str = "measured",
-    settings: dict | None = None,
-) -> TrialSummary:
-    recipe = Recipe(
-        steps=(Step(transform="export-onnx"), Step(transform="quantize-static", settings={"per_channel": True})),
-        runtime=runtime,
-        precision=precision,
-        settings=settings or {},
-    )
-    measured = outcome == "measured"
-    return TrialSummary(
-        recipe=recipe.name,
-        definition=recipe,
-        outcome=outcome,
-        reason=None if measured else "took longer than 300 s",
-        evidence=("abc123",),
-        points=tuple(point(b) for b in BATCHES) if measured else (),
-        cost_per_1000_usd={b: interval(0.0005) for b in BATCHES} if measured else {},
-        accuracy=0.98 if measured else None,
-        accuracy_drop=interval(drop) if measured else None,
-        size_mb=11.0 if measured else None,
-        seconds=7.5,
-        chosen=chosen,
-        feasible=measured,
-    )
-
-
-def configuration(artifact: ArtifactRef, runtime: str, settings: dict | None = None) -> Configuration:
-    recipe = Recipe(runtime=runtime, precision=artifact.precision, settings=settings or {})
-    return Configuration(
-        recipe=recipe.name,
-        definition=recipe,
-        runtime=runtime,
-        batch_size=8,
-        latency_ms=latency(4.0),
-        throughput_rps=2000.0,
-        accuracy=0.98,
-        accuracy_drop=interval(0.002),
-        size_mb=artifact.size_mb,
-        memory_mb=150.0,
-        cost_per_1000_usd=0.0005,
-        artifact=artifact.directory,
-        artifact_ref=artifact,
-        intervals={},
-    )
-
-
-def session_result(best: Configuration | None, **changes: object) -> SessionResult:
-    values = {
-        "session": "20260102-030405-ab12",
-        "workload": "digits",
-        "workload_digest": "0123456789abcdef",
-        "created": "2026-01-02T03:04:05+00:00",
-        "verdict": Verdict.MET,
-        "summary": "4 times cheaper.",
-        "objective": Objective(p99_ms=20.0),
-        "metric": "top1",
-        "higher_is_better": True,
-        "price_per_hour_usd": 0.34,
-        "hardware": Hardware(cpu="Test CPU", architecture="x86_64", cores=2, memory_mb=8000.0, flags=("avx2",)),
-        "versions": {"onnxruntime": "1.31.1"},
-        "seconds": Seconds(total=60.0, trials=50.0, overhead=10.0),
-        "baseline": best,
-        "best": best,
-        "ratio": Ratio(p50=interval(3.0), throughput=interval(4.0), cost=interval(4.0)),
-        "trials": (trial(chosen=True), trial("openvino", Precision.FP32, drop=0.0), trial(outcome="timed_out")),
-        "decisions": (
-            Decision(
-                id="precision",
-                node="quantization_evaluation",
-                question="Which precision?",
-                options=(
-                    Option(name="int8-static", evidence=("abc123",), facts={"p99_ms": 1.23456}),
-                    Option(name="fp32", evidence=("def456",), rejected_because="slower | costs more"),
-                ),
-                chosen="int8-static",
-                rule="fastest within the accuracy budget",
-                reason="It is 3 times faster and loses 0.2 points.",
-            ),
-        ),
-    }
-    return SessionResult(**(values | changes))
-
-
-def artifact(folder: Path, model_format: ModelFormat, **changes: object) -> ArtifactRef:
-    values = {"digest": "d1", "directory": str(folder), "format": model_format, "precision": Precision.FP32}
-    return ArtifactRef(**(values | {"size_mb": 0.1} | changes))
-
-
-@pytest.fixture(autouse=True)
-def no_tracking_uri_from_outside(monkeypatch):
-    """MLflow also writes the variable itself, so it has to be put back."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
-
-
-@pytest.fixture(scope="module")
-def onnx_artifact(tmp_path_factory) -> ArtifactRef:
-    """y = relu(x @ w), with a dynamic batch."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    folder = tmp_path_factory.mktemp("onnx")
-    weights = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Relu", ["h"], ["y"])],
-        "tiny",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])],
-        [numpy_helper.from_array(weights, "w")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    onnx.save_model(model, folder / "model.onnx")
-    return artifact(folder, ModelFormat.ONNX, precision=Precision.INT8_STATIC)
-
-
-@pytest.fixture
-def session_dir(tmp_path) -> Path:
-    folder = tmp_path / "home" / "sessions" / "20260102-030405-ab12"
-    folder.mkdir(parents=True)
-    (folder / "report.html").write_text("<h1>report</h1>")
-    Journal(folder / "journal.jsonl").append("started", {})
-    return folder
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory) -> Path:
-    """MLflow takes a second to lay out its tables: the tests copy one store that is laid out."""
-    from tools.tracking.store import open_store, silence_mlflow
-
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", "")  # MLflow writes the variable itself: put it back
-        silence_mlflow()
-        open_store(f"sqlite:///{file}").search_experiments()
-    with contextlib.closing(sqlite3.connect(file)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return file
-
-
-@pytest.fixture
-def tracking_uri(session_dir, empty_store) -> str:
-    home = session_dir.parents[1]
-    shutil.copyfile(empty_store, home / "mlflow.db")
-    return default_tracking_uri(home)
-
-
-@pytest.fixture
-def client(tracking_uri):
-    import mlflow
-
-    return mlflow.MlflowClient(tracking_uri, tracking_uri)
-
-
-BATCH = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32)
-
-
-def champion_outputs(client_uri: str, x: object) -> dict[str, np.ndarray]:
-    import mlflow
-
-    mlflow.set_tracking_uri(client_uri)
-    return mlflow.pyfunc.load_model("models:/digits@champion").predict(x)
-
-
-def champion_version(client, alias: str = "champion") -> str:
-    return str(client.get_model_version_by_alias("digits", alias).version)
-
-
-def onnx_outputs(onnx_artifact: ArtifactRef, x: np.ndarray) -> np.ndarray:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(f"{onnx_artifact.directory}/model.onnx", providers=["CPUExecutionProvider"])
-    return session.run(None, {"x": x})[0]
-
-
-def active_runs(client) -> list:
-    experiments = [e.experiment_id for e in client.search_experiments()]
-    return list(client.search_runs(experiments))
+pytestmark = WARNINGS
 
 
 # --- the runs --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def recorded(onnx_artifact, session_dir, tracking_uri) -> MlflowRef:
-    result = session_result(configuration(onnx_artifact, "onnxruntime"))
-    return record(result, session_dir=session_dir, tracking_uri=tracking_uri, example={"x": BATCH})
-
-
 def test_a_session_becomes_a_run_with_a_nested_run_for_each_trial(recorded, client):
     parent = client.get_run(recorded.run_id)
     assert client.get_experiment(parent.info.experiment_id).name == "infertune/digits"
-    assert parent.info.run_name == "digits 20260102-030405-ab12"
+    assert parent.info.run_name == "digits MET 4.00x 20260102-0304"
     assert parent.info.status == "FINISHED"
     assert parent.info.end_time - parent.info.start_time == 60_000
     assert parent.data.tags["verdict"] == "MET"
@@ -284,7 +76,7 @@ def test_a_session_becomes_a_run_with_a_nested_run_for_each_trial(recorded, clie
     by_outcome = {(c.data.params["runtime"], c.data.params["outcome"]): c for c in children}
     assert len(children) == len(by_outcome) == 3
     int8 = by_outcome["onnxruntime", "measured"]
-    assert int8.info.run_name == "onnxruntime int8-static per_channel=True"
+    assert int8.info.run_name == "onnxruntime int8-static per_channel=True (chosen)"
     assert int8.data.params["steps"] == 'export-onnx > quantize-static {"per_channel": true}'
     assert int8.data.metrics["batch_8_latency_p99_ms"] == 12.0
     assert int8.data.metrics["batch_8_latency_p99_ms_low"] == pytest.approx(11.76)
@@ -345,6 +137,102 @@ def test_artifacts_of_the_local_store_live_in_the_home_directory(recorded, clien
     assert uri.startswith((session_dir.parents[1] / "mlartifacts").as_uri())
 
 
+# --- finding and comparing -------------------------------------------------------------------------------------
+
+
+def test_the_best_session_of_a_workload_that_met_its_objective_this_month_is_one_query(
+    onnx_artifact, session_dir, tracking_uri
+):
+    import mlflow
+
+    best = configuration(onnx_artifact, "onnxruntime")
+    of_the_month = dt.datetime(2026, 2, 1, tzinfo=dt.UTC)
+    for session, created, verdict, gain in [
+        ("earlier", "2026-01-31T23:59:59+00:00", Verdict.MET, 9.0),
+        ("good", "2026-02-01T00:00:00+00:00", Verdict.MET, 3.0),
+        ("best", "2026-02-02T03:04:05+00:00", Verdict.MET, 12.0),
+        ("missed", "2026-02-03T03:04:05+00:00", Verdict.INFEASIBLE, 30.0),
+    ]:
+        ratio = Ratio(p50=interval(2.0), throughput=interval(gain), cost=interval(gain))
+        result = session_result(best, session=session, created=created, verdict=verdict, ratio=ratio, trials=(trial(),))
+        record(result, session_dir=session_dir, tracking_uri=tracking_uri, example={"x": BATCH})
+    mlflow.set_tracking_uri(tracking_uri)
+    found = mlflow.search_runs(
+        experiment_names=["infertune/digits"],
+        filter_string="tags.`infertune.verdict` = 'MET' AND tags.`infertune.complete` = 'true' "
+        f"AND attributes.start_time >= {of_the_month.timestamp() * 1000:.0f}",
+        order_by=["metrics.ratio_cost DESC"],
+        max_results=1,
+    )
+    assert found["tags.infertune.session"].tolist() == ["best"]
+    assert found["tags.mlflow.runName"].tolist() == ["digits MET 12.0x 20260202-0304"]
+
+
+def test_sessions_of_different_workloads_and_verdicts_have_the_same_metrics(onnx_artifact):
+    best = configuration(onnx_artifact, "onnxruntime")
+    met = session_result(best, trials=())
+    missed = session_result(
+        best,
+        workload="text",
+        verdict=Verdict.INFEASIBLE,
+        metric="perplexity.py:score",
+        objective=Objective(minimize="latency"),
+        trials=(),
+    )
+    names = set(facts.session_metrics(met))
+    assert names == set(facts.session_metrics(missed))
+    assert {"ratio_p50", "ratio_cost", "best_p99_ms", "best_cost_usd", "best_accuracy_drop", "seconds_total"} <= names
+
+
+@pytest.mark.parametrize(("minimize", "gain"), [("cost", "4.00x"), ("latency", "3.00x"), ("size", "5.00x")])
+def test_a_name_tells_the_gain_in_what_was_to_be_minimized(onnx_artifact, minimize, gain):
+    best = configuration(onnx_artifact, "onnxruntime")
+    baseline = best.model_copy(update={"size_mb": 5 * best.size_mb})
+    result = session_result(
+        best,
+        baseline=baseline,
+        objective=Objective(minimize=minimize),
+        ratio=Ratio(p50=interval(3.0), throughput=interval(4.0), cost=interval(4.0)),
+    )
+    assert run_name(result) == f"digits MET {gain} 20260102-0304"
+
+
+def test_a_session_in_which_nothing_was_compared_is_named_without_a_gain():
+    for minimize in ("cost", "size"):
+        result = session_result(
+            None, ratio=None, verdict=Verdict.INTERRUPTED, objective=Objective(minimize=minimize), trials=()
+        )
+        assert run_name(result) == "digits INTERRUPTED 20260102-0304"
+
+
+def test_candidates_are_named_by_what_became_of_them():
+    names = [trial_name(t) for t in (trial(chosen=True), trial("openvino"), trial(outcome="out_of_memory"))]
+    assert [name.rpartition(" (")[2] for name in names] == ["chosen)", "measured)", "out of memory)"]
+
+
+def test_the_description_of_a_run_has_the_verdict_the_table_and_the_way_to_the_report():
+    page = description(sample_result())
+    assert page.startswith("**MET.** openvino int8-static at batch 16 costs 29.9x less")
+    assert "| p99 | 15.5 ms [14.9, 16.1] | 8.28 ms [7.95, 8.61] |" in page
+    assert "| cost of 1,000 requests | $" in page
+    assert "- objective: lowest cost, p99 at most 25.0 ms, accuracy drop at most 1.00 points" in page
+    assert "20261122-041502-resnet50/report.html` on the machine that ran it" in page
+    assert "| recipe |  |  |" in description(empty_result())
+
+
+def test_runs_are_filtered_by_verdict_workload_and_machine(recorded, client):
+    tags = client.get_run(recorded.run_id).data.tags
+    assert {name: tags[f"infertune.{name}"] for name in ("verdict", "workload", "cpu", "minimize", "best_runtime")} == {
+        "verdict": "MET",
+        "workload": "digits",
+        "cpu": "Test CPU",
+        "minimize": "cost",
+        "best_runtime": "onnxruntime",
+    }
+    assert tags["infertune.hardware"] == session_result(None).hardware.digest
+    assert "infertune.accelerators" not in tags
+
+
 # --- exactly once ----------------------------------------------------------------------------------------------
 
 
@@ -387,144 +275,6 @@ def test_where_the_record_is_does_not_make_it_another_result():
     assert facts.result_digest(known) == facts.result_digest(result)
 
 
-# --- the model -------------------------------------------------------------------------------------------------
-
-
-def test_the_champion_is_the_onnx_file_that_was_measured(recorded, tracking_uri, onnx_artifact, client):
-    outputs = champion_outputs(tracking_uri, BATCH)
-    np.testing.assert_array_equal(outputs["y"], onnx_outputs(onnx_artifact, BATCH))
-    version = client.get_model_version_by_alias("digits", "champion")
-    assert (recorded.model_name, recorded.model_version, recorded.note) == ("digits", str(version.version), None)
-    assert version.run_id == recorded.run_id
-    assert version.tags["recipe"] == "onnxruntime int8-static"
-
-
-def test_the_signature_has_the_example_s_types_and_any_batch(recorded, tracking_uri):
-    import mlflow
-
-    mlflow.set_tracking_uri(tracking_uri)
-    (spec,) = mlflow.models.get_model_info("models:/digits@champion").signature.inputs.inputs
-    assert (spec.type, spec.shape) == (np.dtype("float32"), (-1, 4))
-
-
-def test_the_requirements_name_what_is_installed(recorded, tracking_uri):
-    import mlflow
-    import onnx
-
-    mlflow.set_tracking_uri(tracking_uri)
-    file = mlflow.artifacts.download_artifacts("models:/digits@champion/requirements.txt")
-    lines = Path(file).read_text().split()
-    assert f"onnx=={onnx.__version__}" in lines
-    assert any(line.startswith("onnxruntime") for line in lines)
-
-
-def test_the_metrics_of_the_session_belong_to_the_model(recorded, client):
-    experiment = client.get_run(recorded.run_id).info.experiment_id
-    (model,) = client.search_logged_models([experiment])
-    assert model.source_run_id == recorded.run_id
-    assert "/home/mlartifacts/infertune-digits/models/" in model.artifact_location
-    assert {"best_p99_ms", "ratio_cost"} <= {m.key for m in model.metrics}
-
-
-def test_a_session_that_missed_its_objective_leaves_the_champion_alone(
-    onnx_artifact, session_dir, tracking_uri, client, recorded
-):
-    best = configuration(onnx_artifact, "onnxruntime")
-    later = session_result(best, session="later", verdict=Verdict.INFEASIBLE, trials=())
-    ref = record(later, session_dir=session_dir, tracking_uri=tracking_uri, example={"x": BATCH})
-    assert champion_version(client) == recorded.model_version
-    assert champion_version(client, "best-so-far") == ref.model_version
-
-
-def test_an_openvino_model_runs_at_the_precision_that_was_measured(tmp_path, onnx_artifact, session_dir, tracking_uri):
-    import openvino as ov
-
-    model = ov.convert_model(f"{onnx_artifact.directory}/model.onnx")
-    ov.save_model(model, str(tmp_path / "model.xml"), compress_to_fp16=False)
-    best = configuration(artifact(tmp_path, ModelFormat.OPENVINO), "openvino", {"inference_precision": "fp32"})
-    record(session_result(best, trials=()), session_dir=session_dir, tracking_uri=tracking_uri, example={"x": BATCH})
-    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    np.testing.assert_array_equal(champion_outputs(tracking_uri, BATCH)["y"], compiled({"x": BATCH})[0])
-
-
-FACTORY = """
-import torch
-
-class Scores(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(4, 3)
-
-    def forward(self, x):
-        return self.layer(x).relu()
-
-def build():
-    return Scores()
-"""
-
-
-@pytest.mark.parametrize("model_format", [ModelFormat.TORCH, ModelFormat.PT2, ModelFormat.TORCHSCRIPT])
-def test_a_torch_model_runs_without_the_files_that_it_came_from(tmp_path, session_dir, tracking_uri, model_format):
-    import torch
-    from safetensors.torch import save_file
-
-    source, folder = tmp_path / "source", tmp_path / "artifact"
-    source.mkdir()
-    folder.mkdir()
-    (source / "scores.py").write_text(FACTORY)
-    scope: dict = {}
-    exec(FACTORY, scope)
-    module = scope["build"]().eval()
-    x = torch.from_numpy(BATCH)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch deprecates TorchScript
-        if model_format is ModelFormat.TORCH:
-            save_file(module.state_dict(), folder / "weights.safetensors")
-        elif model_format is ModelFormat.PT2:
-            shapes = ({0: torch.export.Dim("batch", min=1, max=64)},)
-            torch.export.save(torch.export.export(module, (x,), dynamic_shapes=shapes), folder / "model.pt2")
-        else:
-            torch.jit.trace(module, x).save(str(folder / "model.ts"))
-    factory = f"{source}/scores.py:build" if model_format is ModelFormat.TORCH else None
-    best = configuration(artifact(folder, model_format, factory=factory), "eager")
-    ref = record(
-        session_result(best, trials=()), session_dir=session_dir, tracking_uri=tracking_uri, example={"x": BATCH}
-    )
-    assert ref.note is None
-    for file in [*source.iterdir(), *folder.iterdir()]:
-        file.unlink()
-    with torch.inference_mode():
-        expected = module(x).numpy()
-    np.testing.assert_allclose(champion_outputs(tracking_uri, BATCH)["output_0"], expected, rtol=1e-6)
-
-
-def test_several_inputs_are_passed_by_name(tmp_path, session_dir, tracking_uri):
-    import torch
-
-    class Sum(torch.nn.Module):
-        def forward(self, left, right):
-            return left - right
-
-    arguments = (torch.zeros(2, 4), torch.zeros(2, 4))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch deprecates TorchScript
-        torch.jit.trace(Sum(), arguments).save(str(tmp_path / "model.ts"))
-    best = configuration(artifact(tmp_path, ModelFormat.TORCHSCRIPT), "torchscript")
-    example = {"left": BATCH, "right": BATCH}
-    record(session_result(best, trials=()), session_dir=session_dir, tracking_uri=tracking_uri, example=example)
-    outputs = champion_outputs(tracking_uri, {"right": BATCH, "left": 3 * BATCH})
-    np.testing.assert_array_equal(outputs["output_0"], 3 * BATCH - BATCH)
-
-
-def test_a_model_that_cannot_be_logged_leaves_a_note_and_a_complete_record(tmp_path, session_dir, tracking_uri, client):
-    (tmp_path / "model.onnx").write_bytes(b"no model")
-    best = configuration(artifact(tmp_path, ModelFormat.ONNX), "onnxruntime")
-    ref = record(session_result(best), session_dir=session_dir, tracking_uri=tracking_uri, example={"x": BATCH})
-    assert ref.model_version is None
-    assert "could not be logged" in ref.note
-    assert len(active_runs(client)) == 4
-
-
 # --- what goes wrong -------------------------------------------------------------------------------------------
 
 
@@ -560,6 +310,30 @@ def test_a_damaged_result_is_refused(tmp_path):
         read_result(tmp_path / "result.json")
     with pytest.raises(StorageError, match="cannot be read"):
         read_result(tmp_path / "missing.json")
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("postgresql://me:hunter2@db:5432/mlflow", "postgresql://***@db:5432/mlflow"),
+        ("mysql+pymysql://me:hun/ter2@db/mlflow?x=1", "mysql+pymysql://***@db/mlflow?x=1"),
+        ("https://token@mlflow:5000/", "https://***@mlflow:5000/"),
+        ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+    ],
+)
+def test_a_uri_is_shown_without_its_account(uri, shown):
+    assert public_uri(uri) == shown
+
+
+def test_no_password_is_in_an_error(session_dir, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    uri = f"http://me:hunter2@127.0.0.1:{port}"
+    with pytest.raises(TrackingError) as caught:
+        record(session_result(None), session_dir=session_dir, tracking_uri=uri, example={"x": BATCH})
+    assert "hunter2" not in str(caught.value)
 
 
 # --- processes -------------------------------------------------------------------------------------------------
@@ -630,89 +404,3 @@ def test_the_page_of_decisions_says_what_was_rejected_and_why():
     assert "| **int8-static** | p99_ms 1.235 | `abc123` |  |" in page
     assert "slower \\| costs more" in page
     assert decisions_markdown(()) == "# Decisions\n\nNone was taken.\n"
-
-
-# --- where, and the pages --------------------------------------------------------------------------------------
-
-
-def test_the_environment_wins_over_the_home_directory(tmp_path, monkeypatch):
-    assert default_tracking_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
-    assert default_tracking_uri(tmp_path) == "http://mlflow:5000"
-
-
-def test_the_pages_are_served_from_the_home_directory(tmp_path):
-    command = ui_command(tmp_path, "127.0.0.1", 5050)
-    assert command[:4] == [sys.executable, "-m", "mlflow", "server"]
-    options = dict(zip(command[4::2], command[5::2], strict=True))
-    assert options["--backend-store-uri"] == f"sqlite:///{tmp_path}/mlflow.db"
-    assert options["--artifacts-destination"] == (tmp_path / "mlartifacts").as_uri()
-    assert (options["--host"], options["--port"]) == ("127.0.0.1", "5050")
-
-
-def test_there_are_no_pages_before_there_is_a_store(tmp_path):
-    with pytest.raises(TrackingError, match="infertune optimize"):
-        serve_ui(tmp_path)
-
-
-def test_where_sessions_are_recorded_elsewhere_is_said(tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
-    with pytest.raises(TrackingError, match="recorded at http://mlflow:5000"):
-        serve_ui(tmp_path)
-
-
-def test_a_taken_port_is_found_beforehand_and_another_suggested(tmp_path):
-    (tmp_path / "mlflow.db").touch()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        with pytest.raises(TrackingError, match=r"infertune ui --port \d+"):
-            serve_ui(tmp_path, port=port)
-
-
-_KILLED_WHILE_MAKING = """
-import os, signal, sys
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
-from tools.tracking.store import open_store, silence_mlflow
-silence_mlflow()
-left = int(sys.argv[2])
-def count(*_):
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-event.listen(Engine, "before_cursor_execute", count)
-open_store(sys.argv[1])
-"""
-
-
-@pytest.mark.parametrize("statement", [5, 60, 200])
-def test_a_store_whose_making_was_killed_is_made_anew(tmp_path, statement):
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    command = [sys.executable, "-c", _KILLED_WHILE_MAKING, uri, str(statement)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, check=False)
-    assert done.returncode == -9
-    assert not (tmp_path / "mlflow.db").exists()
-    from tools.tracking.store import open_store, silence_mlflow
-
-    silence_mlflow()
-    client = open_store(uri)
-    assert client.get_experiment_by_name("Default") is not None
-    assert (tmp_path / "mlflow.db").exists()
-
-
-def test_the_log_of_a_deleted_store_does_not_damage_the_new_one(tmp_path):
-    """Somebody who deletes `mlflow.db` may leave `mlflow.db-wal` behind, which SQLite would apply to the new file."""
-    from tools.tracking.store import open_store, silence_mlflow
-
-    silence_mlflow()
-    path = tmp_path / "mlflow.db"
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.executescript("PRAGMA journal_mode = WAL; CREATE TABLE was (n); INSERT INTO was VALUES (1);")
-        log = path.with_name("mlflow.db-wal").read_bytes()
-    path.unlink()
-    path.with_name("mlflow.db-wal").write_bytes(log)
-    open_store(f"sqlite:///{path}").create_experiment("new", artifact_location=tmp_path.as_uri())
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        assert connection.execute("SELECT name FROM sqlite_master WHERE name = 'was'").fetchall() == []

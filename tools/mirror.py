@@ -14,6 +14,7 @@ from tools.machine import Machine
 from tools.outcomes import from_task, reason
 from tools.record import RESULT
 from tools.result import MlflowRef, SessionResult
+from tools.tracking.errors import public_uri
 from tools.worker import Returned, TaskOutcome
 
 REPORT_LIMIT_S = 120.0
@@ -60,7 +61,7 @@ def mirror(folder: Path, tracking_uri: str, machine: Machine) -> MlflowRef:
     if isinstance(outcome, Returned):
         return MlflowRef.model_validate(outcome.value)
     return MlflowRef(
-        tracking_uri=tracking_uri,
+        tracking_uri=public_uri(tracking_uri),
         run_id=None,
         note=f"MLflow has no record of this session yet ({_why(outcome)}). The journal has all of it: "
         f"`infertune sync` completes the record.",

@@ -1,6 +1,21 @@
 """MLflow as a mirror of the journal: written after the fact, in a process of its own, exactly once.
 
 The main process never imports mlflow: it runs `record_task` in a worker, or `python -m tools.tracking`.
+
+A session is a run in the experiment `infertune/<workload>`, with a nested run for each candidate and a trace of how it
+went. What is asked most is one query: the best session of a workload that met its objective this month.
+
+    import datetime as dt
+    import mlflow
+
+    month = dt.datetime.now(dt.UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    mlflow.search_runs(
+        experiment_names=["infertune/digits-resnet50"],
+        filter_string="tags.`infertune.verdict` = 'MET' AND tags.`infertune.complete` = 'true' "
+        f"AND attributes.start_time >= {month.timestamp() * 1000:.0f}",
+        order_by=["metrics.ratio_cost DESC"],
+        max_results=1,
+    )
 """
 
 from __future__ import annotations

@@ -30,11 +30,11 @@ def decisions_markdown(decisions: Sequence[Decision]) -> str:
 
 def _section(number: int, decision: Decision) -> str:
     lines = [
-        f"## {number}. {_cell(decision.question)}",
+        f"## {number}. {cell(decision.question)}",
         "",
-        f"Chosen: **{_cell(decision.chosen or 'none of the options')}**. {_cell(decision.reason)}",
+        f"Chosen: **{cell(decision.chosen or 'none of the options')}**. {cell(decision.reason)}",
         "",
-        f"- rule: {_cell(decision.rule)}",
+        f"- rule: {cell(decision.rule)}",
         f"- decided by: {decision.by}, in `{decision.node}`",
         f"- decision: `{decision.id}`",
         "",
@@ -47,16 +47,16 @@ def _section(number: int, decision: Decision) -> str:
 
 
 def _row(option: Option, *, chosen: bool) -> str:
-    name = f"**{_cell(option.name)}**" if chosen else _cell(option.name)
-    facts = ", ".join(f"{_cell(key)} {_value(value)}" for key, value in option.facts.items())
+    name = f"**{cell(option.name)}**" if chosen else cell(option.name)
+    facts = ", ".join(f"{cell(key)} {_value(value)}" for key, value in option.facts.items())
     evidence = ", ".join(f"`{e}`" for e in option.evidence)
-    return f"| {name} | {facts} | {evidence} | {_cell(option.rejected_because or '')} |"
+    return f"| {name} | {facts} | {evidence} | {cell(option.rejected_because or '')} |"
 
 
 def _value(value: JsonScalar) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else _cell(str(value))
+    return f"{value:.4g}" if isinstance(value, float) else cell(str(value))
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Keep a text on one line and out of the table's syntax."""
     return " ".join(text.split()).replace("|", "\\|")

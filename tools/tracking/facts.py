@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from tools.contracts import BatchPoint, Interval, Precision, Recipe, digest_of
 from tools.result import Configuration, SessionResult, TrialSummary
+from tools.tracking.naming import UNITS, description, run_name, trial_name
 
 Texts: TypeAlias = dict[str, str]
 Metrics: TypeAlias = dict[str, float]
@@ -27,19 +28,22 @@ NOTE_TAG = "infertune.note"
 PLAN_TAG = "infertune.plan"
 """Digest of the change that was offered to a cluster."""
 PLAN_STATE_TAG = "infertune.plan_state"
+TRACE_TAG = "infertune.trace"
+"""Id of the trace that shows how the session went."""
+TRACE_NOTE_TAG = "infertune.trace_note"
+"""Why there is none."""
+VERDICT_TAG = "infertune.verdict"
+WORKLOAD_TAG = "infertune.workload"
 _DESCRIPTION_TAG = "mlflow.note.content"
-_UNITS = (
-    "Costs are US dollars per 1,000 requests; latency is that of a whole batch, with `_low` and `_high` the ends of "
-)
-_UNITS += "its 95 % interval; memory and size are in MB (10^6 bytes); an accuracy loss is positive when accuracy fell."
 
 
 def session_tags(result: SessionResult) -> Texts:
-    """Tags of the parent run."""
+    """Tags of the parent run. Those that are called `infertune.` are there to filter by."""
     return {
-        **_source_tags(f"{result.workload} {result.session}"),
-        _DESCRIPTION_TAG: f"{result.summary}\n\n{_UNITS}",
+        **_source_tags(run_name(result)),
+        _DESCRIPTION_TAG: description(result),
         SESSION_TAG: result.session,
+        **_filters(result),
         **({} if result.plan is None else {PLAN_TAG: result.plan.digest, PLAN_STATE_TAG: result.plan.state}),
         RESULT_TAG: result_digest(result),
         "verdict": result.verdict.value,
@@ -47,6 +51,24 @@ def session_tags(result: SessionResult) -> Texts:
         "workload_digest": result.workload_digest,
         **{f"version.{name}": version for name, version in result.versions.items()},
     }
+
+
+def _filters(result: SessionResult) -> Texts:
+    hardware = result.hardware
+    best = result.best
+    filters: dict[str, object] = {
+        VERDICT_TAG: result.verdict.value,
+        WORKLOAD_TAG: result.workload,
+        "infertune.workload_digest": result.workload_digest,
+        "infertune.hardware": hardware.digest,
+        "infertune.cpu": hardware.cpu,
+        "infertune.accelerators": ", ".join(hardware.accelerators),
+        "infertune.minimize": result.objective.minimize,
+        "infertune.best_runtime": None if best is None else best.runtime,
+        "infertune.best_precision": None if best is None else best.definition.precision.value,
+        "infertune.advisor": None if result.advice is None else result.advice.model,
+    }
+    return _texts(filters)
 
 
 def result_digest(result: SessionResult) -> str:
@@ -83,7 +105,10 @@ def session_params(result: SessionResult) -> Texts:
 
 
 def session_metrics(result: SessionResult) -> Metrics:
-    """Metrics of the parent run: the baseline, the best, their ratios, and where the time went."""
+    """Metrics of the parent run: the baseline, the best, their ratios, and where the time went.
+
+    Their names are the same in every session, whatever it tuned, so that MLflow can lay sessions side by side.
+    """
     metrics: Metrics = {}
     for prefix, configuration in (("baseline", result.baseline), ("best", result.best)):
         if configuration is not None:
@@ -93,6 +118,12 @@ def session_metrics(result: SessionResult) -> Metrics:
             metrics |= _interval(f"ratio_{name}", getattr(result.ratio, name))
     metrics |= {f"seconds_{name}": value for name, value in result.seconds.model_dump().items()}
     metrics |= {f"margin_{_slug(m.constraint)}": m.margin for m in result.margins}
+    if result.advice is not None:
+        metrics |= {
+            "advice_seconds": result.advice.seconds,
+            "advice_tokens_in": result.advice.tokens_in,
+            "advice_tokens_out": result.advice.tokens_out,
+        }
     if result.scaling is not None:
         metrics |= {
             **_interval("capacity_req_sec", result.scaling.capacity_rps),
@@ -113,8 +144,8 @@ def session_metrics(result: SessionResult) -> Metrics:
 def trial_tags(trial: TrialSummary, parent_run_id: str) -> Texts:
     """Tags of a nested run."""
     return {
-        **_source_tags(trial.recipe),
-        _DESCRIPTION_TAG: f"{trial.reason}\n\n{_UNITS}" if trial.reason else _UNITS,
+        **_source_tags(trial_name(trial)),
+        _DESCRIPTION_TAG: f"{trial.reason}\n\n{UNITS}" if trial.reason else UNITS,
         "mlflow.parentRunId": parent_run_id,
         "outcome": trial.outcome,
         "chosen": str(trial.chosen).lower(),

@@ -1,4 +1,4 @@
-"""Mirror a finished session to MLflow, once: runs, decisions, files, and the chosen model.
+"""Mirror a finished session to MLflow, once: runs, decisions, files, the chosen model, and a trace of how it went.
 
 The journal and `result.json` come first and are the record; this is a copy for people and tools that look at MLflow.
 """
@@ -21,9 +21,10 @@ from tools.errors import StorageError
 from tools.result import MlflowRef, SessionResult, TrialSummary
 from tools.tracking import facts
 from tools.tracking.decisions import write_decisions
-from tools.tracking.errors import tracking_errors
+from tools.tracking.errors import public_uri, tracking_errors
 from tools.tracking.model import RegisteredModel, load_example, log_model, register_model
 from tools.tracking.store import delete_stale_runs, experiment_id, find_complete_run, open_store, silence_mlflow
+from tools.tracking.traces import write_session_trace
 
 _SESSION_FILES = ("report.html", "journal.jsonl")
 
@@ -65,10 +66,11 @@ def record(
             home=session_dir.resolve().parents[1],
         )
         found = find_complete_run(client, where, session=result.session, result_digest=facts.result_digest(result))
+        recording = _Recording(client, where, result, session_dir, tracking_uri)
         if found is not None:
-            return _reference(tracking_uri, found.info.run_id, found.data.tags)
+            return recording.complete(found)
         delete_stale_runs(client, where, session=result.session)
-        return _Recording(client, where, result, session_dir, tracking_uri).write(inputs)
+        return recording.write(inputs)
 
 
 class _Recording:
@@ -98,11 +100,33 @@ class _Recording:
         closing = _closing_tags(model, note)
         reference = _reference(self._tracking_uri, run_id, closing)
         self._write_files(run_id, reference)
+        closing |= self._write_trace(run_id)
         self._end_run(run_id, "FINISHED", result.seconds.total)
         for key, value in closing.items():
             self._client.set_tag(run_id, key, value)
         self._client.set_tag(run_id, facts.COMPLETE_TAG, "true")
         return reference
+
+    def complete(self, run: Any) -> MlflowRef:
+        """Return where the record is; give it the trace that it lacks, if the store could not take it then."""
+        run_id = run.info.run_id
+        if facts.TRACE_TAG not in run.data.tags:
+            for key, value in self._write_trace(run_id).items():
+                self._client.set_tag(run_id, key, value)
+        return _reference(self._tracking_uri, run_id, run.data.tags)
+
+    def _write_trace(self, run_id: str) -> facts.Texts:
+        """Write how the session went, as the run's trace; return the tag that says so, none where there is no trace."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            identity = write_session_trace(
+                self._result, self._session_dir, self._tracking_uri, experiment=self._experiment, run_id=run_id
+            )
+        except (MlflowException, NotImplementedError) as error:
+            # A server that knows no traces yet. One that is away refuses what comes next, too, and that is said.
+            return {facts.TRACE_NOTE_TAG: f"{type(error).__name__}: {public_uri(' '.join(str(error).split()))[:300]}"}
+        return {facts.TRACE_TAG: identity}
 
     def _write_trial(self, trial: TrialSummary, parent: str) -> None:
         run_id = self._create_run(facts.trial_tags(trial, parent)).info.run_id
@@ -167,7 +191,7 @@ def _closing_tags(model: RegisteredModel | None, note: str | None) -> facts.Text
 
 def _reference(tracking_uri: str, run_id: str, tags: Mapping[str, str]) -> MlflowRef:
     return MlflowRef(
-        tracking_uri=tracking_uri,
+        tracking_uri=public_uri(tracking_uri),
         run_id=run_id,
         model_name=tags.get(facts.MODEL_NAME_TAG),
         model_version=tags.get(facts.MODEL_VERSION_TAG),

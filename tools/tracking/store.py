@@ -13,8 +13,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tools.artifacts import sync_folder
-from tools.tracking.errors import TrackingError
+from tools.sqlite import Database, path_of_uri
+from tools.tracking.errors import TrackingError, public_uri
 from tools.tracking.facts import COMPLETE_TAG, RESULT_TAG, SESSION_TAG
+from tools.tracking.spans import trace_id
 
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -36,6 +38,12 @@ _SQLITE = "sqlite:///"
 def default_tracking_uri(home: Path) -> str:
     """Return the tracking URI to use: `MLFLOW_TRACKING_URI`, or the SQLite file in the home directory."""
     return os.environ.get("MLFLOW_TRACKING_URI") or local_tracking_uri(home)
+
+
+def with_account(recorded: str) -> str:
+    """Return a tracking URI with its account, which the journal leaves out: that of the same `MLFLOW_TRACKING_URI`."""
+    now = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return now if public_uri(now) == recorded else recorded
 
 
 def local_tracking_uri(home: Path) -> str:
@@ -69,6 +77,9 @@ def open_store(tracking_uri: str) -> Any:
 
     if not event.contains(Engine, "connect", _tune_sqlite):
         event.listen(Engine, "connect", _tune_sqlite)
+    path = path_of_uri(tracking_uri)
+    if path is not None:  # MLflow would try to open a damaged file ten times, for 101 s in all
+        Database(path, "MLflow's database", "Move the file away, and a new one is made.").require_readable()
     _make_sqlite_store(tracking_uri)
     mlflow.set_tracking_uri(tracking_uri)
     mlflow.set_registry_uri(tracking_uri)
@@ -149,7 +160,7 @@ def experiment_id(client: Any, name: str, *, tracking_uri: str, home: Path) -> s
     if experiment.lifecycle_stage != "active":
         raise TrackingError(
             f"the MLflow experiment {name!r} has been deleted.",
-            where=tracking_uri,
+            where=public_uri(tracking_uri),
             fix=f"Restore it: mlflow experiments restore -x {experiment.experiment_id}",
         )
     return str(experiment.experiment_id)
@@ -167,10 +178,11 @@ def find_complete_run(client: Any, experiment: str, *, session: str, result_dige
 def delete_stale_runs(client: Any, experiment: str, *, session: str) -> None:
     """Delete what earlier recordings of the session left: interrupted ones, and ones of an earlier result.
 
-    With each parent go its nested runs, the model that it logged and the version that it registered.
+    With each parent go its trace, its nested runs, the model that it logged and the version that it registered.
     """
     for run in _runs_of(client, experiment, session):
         parent = run.info.run_id
+        client.delete_traces(experiment, trace_ids=[trace_id(parent)])
         for version in client.search_model_versions(f"run_id = '{parent}'"):
             client.delete_model_version(version.name, version.version)
         for model in client.search_logged_models([experiment], filter_string=f"source_run_id = '{parent}'"):

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools.tracking.errors import TrackingError
+from tools.tracking.errors import TrackingError, public_uri
 from tools.tracking.store import artifact_root, local_tracking_uri, quiet_environment
 
 
@@ -42,7 +42,7 @@ def serve_ui(home: Path, host: str = "127.0.0.1", port: int = 5000) -> int:
         raise TrackingError(
             "there is no MLflow store yet.",
             where=str(store),
-            fix=f"Sessions are recorded at {elsewhere} (MLFLOW_TRACKING_URI): look there."
+            fix=f"Sessions are recorded at {public_uri(elsewhere)} (MLFLOW_TRACKING_URI): look there."
             if elsewhere
             else "Run `infertune optimize` first.",
         )
