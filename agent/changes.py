@@ -25,6 +25,7 @@ from tools.machine import Machine
 from tools.observer import Observer
 from tools.record import JOURNAL, SessionRecord, read_record
 from tools.result import SessionResult
+from tools.sqlite import Database, path_of_uri
 from tools.worker import LIGHT_MODULES, Worker
 
 if TYPE_CHECKING:
@@ -37,24 +38,26 @@ LIMIT_S = 300.0
 
 
 def find_plan(home: Path, digest: str | None) -> ScalingPlan:
-    """Return a plan by its digest, or the beginning of it; without one, the only one that is not settled.
+    """Return a plan by its digest, or the beginning of it; without one, the only one that is open.
 
     Raises:
         InfertuneError: there is none, or more than one.
     """
-    from tools.cluster.events import IN_FLIGHT
+    from tools.cluster.plans import open_plans
     from tools.cluster.store import PlanStore
 
     store = PlanStore(home)
     if digest is not None:
         return store.get(digest)
-    open_ = [p for p in store.plans() if store.state(p.digest) in {"proposed", "approved", *IN_FLIGHT}]
+    open_ = open_plans(store, now=dt.datetime.now(dt.UTC))
     if len(open_) != 1:
         names = ", ".join(plan.digest for plan in open_)
         raise InfertuneError(
             "no plan waits for anything." if not open_ else f"{len(open_)} plans are open ({names}).",
             where=str(home),
-            fix="`infertune plan list` shows all of them." if not open_ else "Name one of them.",
+            fix="Name one of them."
+            if open_
+            else "`infertune plan list` shows all of them, and until when each of them was good.",
         )
     return open_[0]
 
@@ -63,8 +66,8 @@ def carry_out(home: Path, digest: str, observer: Observer) -> SessionResult:
     """Let the session that made a plan go on: apply, verify, roll back if need be, record.
 
     Raises:
-        InfertuneError: the plan is not approved, or a rule forbids it; the cluster cannot be asked; the session is
-            gone or somebody works on it.
+        InfertuneError: the plan is not approved, or a rule forbids it; the cluster cannot be asked; the session's
+            record cannot be written, or is gone; or somebody works on it.
     """
     from tools.cluster.plans import expire, has_expired
     from tools.cluster.store import PlanStore
@@ -72,7 +75,8 @@ def carry_out(home: Path, digest: str, observer: Observer) -> SessionResult:
     store = PlanStore(home)
     plan = store.get(digest)
     now = dt.datetime.now(dt.UTC)
-    if store.state(plan.digest) == "proposed":
+    state = store.state(plan.digest)
+    if state == "proposed":
         if has_expired(plan, now):
             expire(store, plan, now=now)
         else:
@@ -81,7 +85,25 @@ def carry_out(home: Path, digest: str, observer: Observer) -> SessionResult:
                 where=f"plan {plan.digest}",
                 fix=f"infertune plan approve {plan.digest} --by NAME",
             )
+    elif state == "approved":
+        _require_record(read_record(home / "sessions" / plan.session))
     return bring_up_to_date(home, plan.digest, observer)
+
+
+def _require_record(record: SessionRecord) -> None:
+    """Refuse at once where the change could not be recorded, since MLflow's own database is damaged.
+
+    MLflow would say so too, but only after it has tried to open the file ten times, for 101 s in all
+    (`create_sqlalchemy_engine_with_retry`). A change that has begun is not held up here: it has to be watched, or taken
+    back.
+
+    Raises:
+        StorageError: the file is damaged, or cannot be read.
+    """
+    path = path_of_uri(record.started.tracking_uri)
+    if path is not None:
+        fix = "Nothing is applied without a record. Move the file away, and a new one is made; the approval stays good."
+        Database(path, "MLflow's database", fix).require_readable()
 
 
 def bring_up_to_date(home: Path, digest: str, observer: Observer, *, taken_back_by: str | None = None) -> SessionResult:

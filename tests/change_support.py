@@ -6,6 +6,8 @@ import pytest
 from change_child import START, Time  # noqa: F401
 from cluster_support import AFTER, NAME, NAMESPACE, cluster, production, server  # noqa: F401
 
+from tools.cluster.change import apply
+from tools.cluster.comparison import same
 from tools.cluster.connection import open_reader, open_writer
 from tools.cluster.context import ChangeContext
 from tools.cluster.plans import approve, make_plan
@@ -16,6 +18,15 @@ HEALTHY = (
     {"type": "ScalingActive", "status": "True", "reason": "ValidMetricFound", "message": "computed from the queue"},
     {"type": "ScalingLimited", "status": "False", "reason": "DesiredWithinRange", "message": "within the range"},
 )
+
+
+MARKS = {
+    "Argo CD": {"metadata": {"labels": {"argocd.argoproj.io/instance": "shop"}}},
+    "Flux": {"metadata": {"labels": {"kustomize.toolkit.fluxcd.io/name": "shop"}}},
+    "KEDA": {"metadata": {"labels": {"scaledobject.keda.sh/name": "shop"}}},
+    "label": {"metadata": {"labels": {"infertune.dev/managed": None}}},
+}
+"""Edits by which an HPA is not ours to change any more."""
 
 
 def conditions(**status):
@@ -93,3 +104,26 @@ def writes(server):  # noqa: F811
 def spec_of(server):  # noqa: F811
     """The HPA's spec, without what it scales."""
     return {k: v for k, v in server.hpa(NAMESPACE, NAME)["spec"].items() if k != "scaleTargetRef"}
+
+
+def applied(context, **settings):
+    """A plan that was proposed, approved and applied."""
+    plan = approved(context, **settings)
+    assert apply(plan.digest, context).state == "applied"
+    return plan
+
+
+def untouched(server, plan):  # noqa: F811
+    """Check that nothing was sent that could change anything, and that the HPA is as it was."""
+    assert writes(server) == []
+    assert same(spec_of(server), plan.before)
+
+
+def good():
+    """A p99 that keeps the SLO, in milliseconds."""
+    return 50.0
+
+
+def bad():
+    """A p99 that does not."""
+    return 500.0

@@ -5,6 +5,7 @@
 import pytest
 from cluster_support import NAME, NAMESPACE, cluster, production, server  # noqa: F401
 
+from agent.cluster_doctor import describe
 from simulations.api_server import Rule
 from tools.cluster.rights import examine_rights
 
@@ -70,6 +71,38 @@ def test_a_writer_that_may_do_more_is_told_which_rule_is_too_much(server, cluste
 def test_a_reader_may_read_but_no_secrets_and_write_nothing(server, cluster, rule, fine):
     server.access.add("infertune-reader", [rule])
     assert (examine_rights(cluster).reader.exceeds == ()) is fine
+
+
+PODS = Rule(("list",), ("pods",), ("",))
+DEPLOYMENT = Rule(("get",), ("deployments",), ("apps",), names=(NAME,))
+
+
+@pytest.mark.parametrize(
+    ("rules", "lacking"),
+    [
+        ((), "get deployments.apps and list pods"),
+        ((PODS,), "get deployments.apps"),
+        ((DEPLOYMENT,), "list pods"),
+        ((Rule(("get",), ("pods",), ("",)), DEPLOYMENT), "list pods"),
+    ],
+)
+def test_what_the_reader_can_do_without_is_said_with_what_it_brings_and_how_to_grant_it(
+    server, cluster, rules, lacking
+):
+    server.access.set("infertune-reader", [Rule(("get",), names=(NAME,)), *rules])
+    report = examine_rights(cluster)
+    (note,) = report.reader.notes
+    assert note.startswith(f"The reader (context reader) may not {lacking} in {NAMESPACE}, which is optional: without")
+    assert "the delays of the spec are assumed" in note
+    assert "`infertune manifests` writes grants it" in note
+    assert (report.ok, report.writer.notes) == (True, ())
+    assert f"  {note}" in describe(report)
+
+
+@pytest.mark.parametrize("rules", [(PODS, DEPLOYMENT), (Rule(("*",), ("*",), ("*",)),)])
+def test_what_is_optional_is_not_mentioned_once_it_is_granted(server, cluster, rules):
+    server.access.set("infertune-reader", rules)
+    assert examine_rights(cluster).reader.notes == ()
 
 
 def test_what_only_single_questions_show_is_found_too(server, cluster):

@@ -78,12 +78,17 @@ def test_what_every_rule_allows_and_the_server_would_take_waits_for_a_person(off
 
 
 def test_a_session_has_one_plan_however_often_it_asks(offered, server):
-    plan = offered().plan
+    first = offered({**AFTER, "behavior": {"scaleDown": {"stabilizationWindowSeconds": 60}}})
+    assert "+  maxReplicas: 6" in first.server_diff
+    by_hand, filled_in = first.notes
+    assert by_hand.startswith("Written by hand before")
+    assert filled_in.startswith("The server fills in: behavior.")
     server.edit_hpa(NAMESPACE, NAME, {"spec": {"maxReplicas": 12}})
     server.log.clear()
-    assert offered({**AFTER, "maxReplicas": 7}, now=NOW + dt.timedelta(hours=1)).plan == plan
+    again = offered({**AFTER, "maxReplicas": 7}, now=NOW + dt.timedelta(hours=1))
+    assert again == first, "with all that a person is shown before they approve it"
     assert server.log == [], "the cluster is not even asked"
-    assert offered(session="2026-03-02-b").plan != plan
+    assert offered(session="2026-03-02-b").plan != first.plan
 
 
 def test_what_is_there_already_is_no_change(offered, server):

@@ -80,9 +80,11 @@ def test_a_plan_is_shown_with_its_diff_the_servers_own_and_its_history(infertune
     assert re.search(r"^\S+  proposed by infertune$", answer.out, re.MULTILINE)
 
 
-def test_a_plan_can_be_shown_when_its_session_is_gone(infertune, world, plan):
+def test_all_of_a_plan_can_be_shown_when_its_session_is_gone(infertune, world, plan):
+    before = infertune("plan", "show").out
     (world.session / "result.json").unlink()
-    assert f"Plan {plan.digest}" in infertune("plan", "show").out
+    assert infertune("plan", "show").out == before
+    assert "The API server's own dry run" in before
 
 
 @pytest.mark.parametrize("command", [("show",), ("approve", "--by", "Ada"), ("reject", "--by", "Ada"), ("apply",)])
@@ -134,6 +136,9 @@ def test_nothing_is_applied_before_it_is_approved(infertune, world, plan):
 def test_a_plan_that_expired_is_neither_approved_nor_applied(infertune, world, plan, monkeypatch):
     monkeypatch.setattr("tools.cluster.plans.has_expired", lambda *_: True)
     answer = infertune("plan", "approve", "--by", "Ada")
+    assert (answer.exit_code, kinds(world, plan)) == (2, ["proposed"])
+    assert "no plan waits for anything. `infertune plan list` shows all of them" in answer.err
+    answer = infertune("plan", "approve", plan.digest, "--by", "Ada")
     assert answer.exit_code == 2
     assert f"plan {plan.digest}: is expired already, by infertune" in answer.err
     assert "Make the plan anew" in answer.err
@@ -327,6 +332,31 @@ def test_without_a_record_in_mlflow_nothing_is_patched(recorded, world, approved
     assert (world.patches, kinds(world, approved)[-1]) == (0, "approved")
 
 
+def test_a_damaged_database_of_mlflow_is_said_at_once_and_a_new_one_is_made(recorded, world, approved):
+    database = world.home / "mlflow.db"
+    assert world.result.mlflow.tracking_uri == f"sqlite:///{database}"
+    database.write_bytes(b"no database, " * 1000)
+    for left in ("-wal", "-shm"):
+        database.with_name(database.name + left).unlink(missing_ok=True)
+    answer = recorded("plan", "apply")
+    assert (answer.exit_code, answer.out) == (2, "")
+    assert answer.err == (
+        f"infertune: {database}: MLflow's database cannot be used (file is not a database). Nothing is applied without "
+        "a record. Move the file away, and a new one is made; the approval stays good.\n"
+    )
+    assert (world.patches, kinds(world, approved)[-1], world.server.log) == (0, "approved", [])
+    database.unlink()
+    assert recorded("plan", "apply").exit_code == 0
+    assert mlflow_tags(world.result)["infertune.plan_state"] == "verified"
+
+
+def test_a_change_that_has_begun_comes_to_its_end_without_a_record(infertune, world, approved):
+    assert run_child(world, "after HpaClient.patch", "plan", "apply").returncode == -signal.SIGKILL
+    (world.home / "mlflow.db").write_bytes(b"no database, " * 1000)
+    assert infertune("plan", "apply").exit_code == 0
+    assert (world.patches, state_told(world)) == (1, "verified")
+
+
 def test_ctrl_c_while_it_is_watched_says_how_to_go_on(infertune, world, approved, clock):
     def ctrl_c():
         clock.meanwhile = lambda: None
@@ -380,6 +410,14 @@ def test_a_change_whose_checkpoints_are_gone_can_only_be_taken_back(infertune, w
     assert answer.exit_code == 2
     assert f"infertune plan rollback {approved.digest} --by NAME" in answer.err
     assert (world.patches, kinds(world, approved)[-1]) == (0, "approved")
+
+
+def test_a_plan_that_nobody_can_approve_any_more_does_not_stand_in_the_way_of_the_next(infertune, world, plan):
+    past = plan.model_copy(update={"session": "earlier", "expires": plan.created})
+    PlanStore(world.home).propose(past, by="infertune", at=dt.datetime.now(dt.UTC))
+    answer = infertune("plan", "approve", "--by", "Ada")
+    assert (answer.exit_code, answer.err) == (0, "")
+    assert f"Plan {plan.digest} is approved" in answer.out
 
 
 def test_without_a_digest_only_one_open_plan_is_meant(infertune, world, plan):

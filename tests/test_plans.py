@@ -1,14 +1,13 @@
 """Plans, what people say to them, and the store that nobody can edit unnoticed."""
 
 import datetime as dt
-import itertools
 import json
 import sqlite3
 import stat
 import threading
 
 import pytest
-from change_child import START, Time
+from change_child import START
 from change_support import (  # noqa: F401
     approved,
     cluster,
@@ -24,12 +23,9 @@ from cluster_support import AFTER, CPU_70, QUEUE_30
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulations.api_server import rules
-from tools.cluster.comparison import canonical, differences, filled_in, same
 from tools.cluster.events import FOLLOWS, IN_FLIGHT, KINDS, follow, state_of
-from tools.cluster.plans import approve, auto_approve, describe, has_expired, pending, reject
+from tools.cluster.plans import approve, auto_approve, describe, has_expired, open_plans, pending, reject
 from tools.cluster.store import PlanStore
-from tools.cluster.watching import Check, breach, reversals, shortfall
 from tools.contracts import Bounds, HpaRef, ScalingPlan
 from tools.errors import FenceError, StorageError
 
@@ -123,6 +119,10 @@ def test_every_state_that_is_in_flight_can_still_be_settled():
         "failed",
         "abandoned",
     }
+
+
+def test_a_plan_that_nothing_has_happened_to_has_no_state():
+    assert state_of([]) is None
 
 
 # --- store ---
@@ -325,6 +325,17 @@ def test_a_plan_that_does_not_exist_cannot_be_approved(store, proposed):  # noqa
         approve(store, "0123456789abcdef", by="Ada", now=START)
 
 
+def test_a_plan_is_open_while_it_can_be_answered_or_carried_out_and_until_it_is_settled(store, proposed):  # noqa: F811
+    late, digest = START + HOUR, proposed.digest
+    assert (open_plans(store, now=START), open_plans(store, now=late)) == ((proposed,), ())
+    approve(store, digest, by="Ada", now=START)
+    assert (open_plans(store, now=START), open_plans(store, now=late)) == ((proposed,), ())
+    store.append(digest, "applying", by="infertune", at=START)
+    assert open_plans(store, now=late) == (proposed,), "what has begun has to come to an end"
+    store.append(digest, "failed", by="infertune", at=START)
+    assert open_plans(store, now=START) == ()
+
+
 def test_what_has_expired_or_was_rejected_cannot_be_approved(store, proposed):  # noqa: F811
     assert not has_expired(proposed, START + HOUR - dt.timedelta(seconds=1))
     with pytest.raises(FenceError, match="expired already"):
@@ -400,97 +411,3 @@ def test_a_plan_is_shown_with_its_diff_and_nothing_that_moves_the_cursor():
     assert "\\x1b[2J\\nand \\u202eesrever." in text
     assert make(why="Because\x1b[2J\nand \u202eesrever.").digest in text
     assert all(line.isprintable() for line in text.splitlines())
-
-
-# --- comparing specs ---
-
-
-@given(st.integers(1, 10**6))
-def test_a_quantity_is_the_same_however_it_is_written(milli):
-    def spec(text):
-        return {"maxReplicas": 1, "metrics": [{"pods": {"target": {"averageValue": text}}}]}
-
-    forms = [f"{milli}m", f"{milli * 1000}u", f"{milli}e-3", f"{milli / 1000:.3f}", f"{milli * 10**6}n"]
-    assert all(same(spec(forms[0]), spec(form)) for form in forms)
-    assert not same(spec(forms[0]), spec(f"{milli + 1}m"))
-    assert same(spec(f"{milli}Ki"), spec(str(milli * 1024)))
-
-
-@given(
-    st.fixed_dictionaries(
-        {"maxReplicas": st.integers(1, 9)},
-        optional={
-            "minReplicas": st.integers(1, 9),
-            "metrics": st.sampled_from([[], [CPU_70], [QUEUE_30, CPU_70]]),
-            "behavior": st.fixed_dictionaries(
-                {},
-                optional={
-                    "scaleUp": st.fixed_dictionaries({}, optional={"selectPolicy": st.just("Min")}),
-                    "scaleDown": st.fixed_dictionaries({}, optional={"stabilizationWindowSeconds": st.just(60)}),
-                },
-            ),
-        },
-    )
-)
-def test_a_spec_is_the_same_with_what_the_server_fills_in(spec):
-    full = rules.with_defaults(spec)
-    assert same(spec, full)
-    assert canonical(canonical(spec)) == canonical(spec)
-    assert differences(spec, full) == ()
-    assert bool(filled_in(spec, full)) == (canonical(spec) != {k: v for k, v in spec.items() if v})
-
-
-def test_differences_are_named_by_their_place():
-    after = {**AFTER, "maxReplicas": 8, "behavior": {"scaleDown": {"selectPolicy": "Disabled"}}}
-    found = differences(AFTER, after)
-    assert "maxReplicas is 8, not 6" in found
-    assert any(text.startswith("behavior is ") for text in found)
-
-
-# --- judging ---
-
-
-def seen(*checks, period_s=15):
-    return [
-        Check(at=START + dt.timedelta(seconds=period_s * (n + 1)), **{"reachable": True, "active": True, **check})
-        for n, check in enumerate(checks)
-    ]
-
-
-@given(st.lists(st.one_of(st.none(), st.integers(1, 5)), max_size=20))
-def test_turns_are_counted_as_a_person_would(replicas):
-    known = [n for n in replicas if n is not None]
-    steps = [b - a for a, b in itertools.pairwise(known) if a != b]
-    assert reversals(replicas) == sum((a > 0) != (b > 0) for a, b in itertools.pairwise(steps))
-
-
-@given(st.lists(st.sampled_from([50.0, 500.0, None]), min_size=40, max_size=40))
-def test_a_window_is_fine_only_if_enough_of_what_was_measured_is(values):
-    checks = seen(*({"p99_ms": value} for value in values))
-    broken = [breach(checks[: n + 1], since=START, slo_ms=100.0, planned=40) for n in range(40)]
-    told = [value for value in values if value is not None]
-    ends = next((text for text in broken if text), None) or shortfall(checks, slo_ms=100.0)
-    if ends is None:
-        assert told
-        assert sum(value > 100 for value in told) <= 0.25 * len(told)
-    if not told:
-        assert ends is not None
-
-
-def test_fine_is_only_what_was_seen_to_be_fine():
-    assert shortfall(seen({}), slo_ms=None) is None
-    for check in ({"active": None}, {"active": False}, {"able": False}):
-        assert shortfall(seen(check), slo_ms=None) is not None
-    assert shortfall(seen({"p99_ms": None}), slo_ms=100.0) is not None
-    assert shortfall(seen({"p99_ms": float("inf")}), slo_ms=100.0) is not None
-
-
-def test_the_time_of_a_test_moves_only_by_sleeping():
-    moving = Time()
-    happened = []
-    moving.after(10, lambda: happened.append(moving.now))
-    moving.sleep(5)
-    assert not happened
-    moving.sleep(5)
-    assert happened == [START + dt.timedelta(seconds=10)]
-    assert state_of([]) is None

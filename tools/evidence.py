@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tools.contracts import Evidence
-from tools.errors import StorageError
+from tools.sqlite import Database
 
 EVIDENCE = "evidence.db"
 """Name of the store in a home directory."""
@@ -41,7 +41,7 @@ ON CONFLICT (id) DO UPDATE SET
 """
 """What is there under the same id is the same, or was damaged: then this repairs it."""
 _OF_IDS = "WHERE id IN (SELECT value FROM json_each(?))"
-_BUSY_TIMEOUT_S = 30
+_IF_DAMAGED = "Move the file away: what is missing is measured again, or imported from what was exported."
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,14 @@ class EvidenceStore:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._database = Database(path, "the evidence store", _IF_DAMAGED)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with self._connect() as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.executescript(_SCHEMA)
-        except (sqlite3.Error, OSError) as error:
-            raise self._error(error) from None
+        except OSError as error:
+            raise self._database.unusable(error) from None
+        with self._transaction() as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.executescript(_SCHEMA)
 
     def put(self, evidence: Evidence) -> None:
         """Write one row; evidence that is there already stays as it is.
@@ -180,33 +180,9 @@ class EvidenceStore:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with self._connect() as connection:
-                yield connection
-        except sqlite3.Error as error:
-            raise self._error(error) from None
-
-    @contextlib.contextmanager
-    def _connect(self) -> Iterator[sqlite3.Connection]:
-        connection = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_S)
-        connection.text_factory = _text
-        try:
+        with self._database.errors(), self._database.connect() as connection, connection:
             connection.execute("PRAGMA synchronous=FULL")
-            with connection:
-                yield connection
-        finally:
-            connection.close()
-
-    def _error(self, error: Exception) -> StorageError:
-        fix = "Free some space, or point INFERTUNE_HOME to a folder that you can write."
-        if type(error) is sqlite3.DatabaseError:  # SQLite's own words for a file that is none, or is damaged
-            fix = "Move the file away: what is missing is measured again, or imported from what was exported."
-        return StorageError(f"the evidence store cannot be used ({error}).", where=str(self._path), fix=fix)
-
-
-def _text(stored: bytes) -> str:
-    """Read a column. Bytes that are no text any more are damage, which the digest tells."""
-    return stored.decode(errors="replace")
+            yield connection
 
 
 def _row(body: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from tools.cluster.context import ChangeContext, ChangeOutcome
 from tools.cluster.events import EventKind
 from tools.cluster.hpa_object import HpaObject, patch_body
 from tools.cluster.plans import INFERTUNE, expire, has_expired
-from tools.cluster.sending import NotStoredError, OvertakenError, rehearse, send
+from tools.cluster.sending import NotStoredError, OvertakenError, await_stragglers, rehearse, send
 from tools.cluster.standing import changes_since_plan, is_our_change, require_same_place
 from tools.contracts import ScalingPlan
 from tools.errors import FenceError, StorageError
@@ -35,7 +35,9 @@ def apply(digest: str, context: ChangeContext) -> ChangeOutcome:
 
     Returns:
         `applied`, or where the plan stood if that was done before; or that it has come to nothing: `expired`,
-        `failed` (the object is as it was), `abandoned` (it is neither as it was nor as planned).
+        `failed` (the object is as it was, and no patch is on its way any more: see
+        `tools.cluster.sending.await_stragglers`, which may take a minute), `abandoned` (it is neither as it was nor as
+        planned).
 
     Raises:
         FenceError: it is not approved, or a rule forbids it now. Nothing was sent; it stays approved.
@@ -60,7 +62,7 @@ def apply(digest: str, context: ChangeContext) -> ChangeOutcome:
         obj = context.writer.read()
         changes = changes_since_plan(plan, obj)
         if changes:
-            return _overtaken_by_others(plan, context, " ".join(changes))
+            return _overtaken(plan, context, " ".join(changes), sent=False)
         reasons = refusals(plan, obj, context)
         if reasons:
             raise FenceError(" ".join(reasons), where=f"plan {plan.digest}")
@@ -73,7 +75,7 @@ def settle(plan: ScalingPlan, context: ChangeContext, *, resend: bool) -> Change
     Args:
         plan: one that is `applying`.
         context: where it is recorded and carried out.
-        resend: whether to send the patch if it was not stored; else the plan has failed.
+        resend: whether to send the patch if it was not stored; else the plan has failed, once it cannot be stored.
 
     Returns:
         `applied`, `failed` or `abandoned`, as for `apply`.
@@ -89,20 +91,20 @@ def settle(plan: ScalingPlan, context: ChangeContext, *, resend: bool) -> Change
     except ApiError as error:
         if error.kind != "not_found":
             raise
-        return context.note(plan, "abandoned", "The HPA was deleted while the plan was being applied.")
+        return _deleted(plan, context)
     if is_our_change(plan, obj):
         return _applied(plan, obj, context)
     changes = changes_since_plan(plan, obj)
     if changes:
         return _neither(plan, context, " ".join(changes))
     if not resend:
-        return context.note(plan, "failed", "The patch was not stored, and is not sent any more.")
+        return _give_up(plan, context, "The patch was not stored, and is not sent any more.", sent=True)
     reasons = list(refusals(plan, obj, context))
     if has_expired(plan, context.clock()):
         reasons.append(f"The plan was good until {plan.expires}.")
     if reasons:
         why = f"The patch was not stored before the interruption, and may not be sent now. {' '.join(reasons)}"
-        return context.note(plan, "failed", why)
+        return _give_up(plan, context, why, sent=True)
     return _carry_out(plan, obj, context, resumed=True)
 
 
@@ -115,15 +117,16 @@ def _carry_out(plan: ScalingPlan, obj: HpaObject, context: ChangeContext, *, res
     try:
         obj, answer = rehearse(context.writer, obj, plan.after, objections=objections, sleep=context.sleep)
     except OvertakenError as error:
-        return _overtaken_by_others(plan, context, str(error))
+        return _overtaken(plan, context, str(error), sent=resumed)
     except ApiError as error:
         if error.kind in {"conflict", "invalid", "rejected"}:
-            return context.note(plan, "failed", f"Nothing was applied: the server would not have it. {error}")
+            why = f"Nothing was applied: the server would not have it. {error}"
+            return _give_up(plan, context, why, sent=resumed)
         raise
     surprises = differences(plan.after, answer.owned)
     if surprises:
         why = f"Nothing was applied: the server would make something else of it: {'; '.join(surprises)}."
-        return context.note(plan, "failed", why)
+        return _give_up(plan, context, why, sent=resumed)
     if not context.recordable():
         raise StorageError(
             "the session's record cannot be written, so nothing is applied.",
@@ -133,10 +136,10 @@ def _carry_out(plan: ScalingPlan, obj: HpaObject, context: ChangeContext, *, res
     if not resumed:
         patch = patch_body(obj.owned, plan.after, obj.resource_version)
         context.note(plan, "applying", "The patch is about to be sent.", patch=patch)
-    return _send(plan, obj, context)
+    return _send(plan, obj, context, resumed=resumed)
 
 
-def _send(plan: ScalingPlan, obj: HpaObject, context: ChangeContext) -> ChangeOutcome:
+def _send(plan: ScalingPlan, obj: HpaObject, context: ChangeContext, *, resumed: bool) -> ChangeOutcome:
     try:
         stored = send(
             context.writer,
@@ -147,12 +150,9 @@ def _send(plan: ScalingPlan, obj: HpaObject, context: ChangeContext) -> ChangeOu
             sleep=context.sleep,
         )
     except NotStoredError as error:
-        return context.note(plan, "failed", f"Nothing was applied. {error}")
+        return _give_up(plan, context, f"Nothing was applied. {error}", sent=resumed or error.maybe_stored)
     except OvertakenError as error:
-        unchanged = error.obj is not None and not changes_since_plan(plan, error.obj)
-        if unchanged or not error.maybe_stored:
-            return _overtaken_by_others(plan, context, str(error))
-        return _neither(plan, context, str(error))
+        return _overtaken(plan, context, str(error), sent=resumed or error.maybe_stored)
     return _applied(plan, stored, context)
 
 
@@ -170,9 +170,29 @@ def _applied(plan: ScalingPlan, obj: HpaObject, context: ChangeContext) -> Chang
     )
 
 
-def _overtaken_by_others(plan: ScalingPlan, context: ChangeContext, changes: str) -> ChangeOutcome:
+def _overtaken(plan: ScalingPlan, context: ChangeContext, changes: str, *, sent: bool) -> ChangeOutcome:
     why = f"Nothing was applied: the HPA changed between plan and apply. {changes} Plan anew."
-    return context.note(plan, "failed", why)
+    return _give_up(plan, context, why, sent=sent)
+
+
+def _give_up(plan: ScalingPlan, context: ChangeContext, why: str, *, sent: bool) -> ChangeOutcome:
+    """Note that a plan has failed; if a patch of it was ever sent, once none can be stored any more, and none was."""
+    if not sent:
+        return context.note(plan, "failed", why)
+    try:
+        obj = await_stragglers(
+            context.writer, unchanged=lambda again: not changes_since_plan(plan, again), sleep=context.sleep
+        )
+    except OvertakenError:
+        return _deleted(plan, context)
+    if is_our_change(plan, obj):
+        return _applied(plan, obj, context)
+    changes = changes_since_plan(plan, obj)
+    return _neither(plan, context, " ".join(changes)) if changes else context.note(plan, "failed", why)
+
+
+def _deleted(plan: ScalingPlan, context: ChangeContext) -> ChangeOutcome:
+    return context.note(plan, "abandoned", "The HPA was deleted while the plan was being applied.")
 
 
 def _neither(plan: ScalingPlan, context: ChangeContext, changes: str) -> ChangeOutcome:

@@ -49,7 +49,7 @@ def offer(
 ) -> Offer:
     """Make a plan of a recommendation, if every rule allows it and the server would take it, and write it down.
 
-    Asked again for the same session, it returns the plan that it made, whatever the cluster looks like now.
+    Asked again for the same session, it returns what it made then, whatever the cluster looks like now.
 
     Args:
         after: the recommended spec; only the fields that a plan may own count.
@@ -71,7 +71,7 @@ def offer(
     """
     made = next((plan for plan in store.plans() if plan.session == session), None)
     if made is not None:
-        return Offer(plan=made)
+        return offered(store, made)
     obj = reader.read()
     after = owned_fields(after)
     if same(obj.owned, after):
@@ -106,11 +106,22 @@ def offer(
         slo_ms=slo_ms,
         daily_cost_usd=daily_cost_usd,
     )
-    store.propose(plan, by=INFERTUNE, at=now)
     filled = filled_in(after, answer.owned)
     if filled:
         notes = (*notes, f"The server fills in: {'; '.join(filled)}.")
+    store.propose(plan, by=INFERTUNE, at=now, detail={"server_diff": diff, "notes": notes})
     return Offer(plan=plan, server_diff=diff, notes=notes)
+
+
+def offered(store: PlanStore, plan: ScalingPlan) -> Offer:
+    """Return what a plan was offered with, as it was kept beside it: a person is shown the same, whenever they ask.
+
+    Raises:
+        StorageError: the store cannot be read.
+    """
+    kept = next((event.detail for event in store.events(plan.digest) if event.kind == "proposed"), {})
+    notes = tuple(str(note) for note in kept.get("notes") or ())
+    return Offer(plan=plan, server_diff=str(kept.get("server_diff") or ""), notes=notes)
 
 
 def _refusals(

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from tools.cluster.bounds import within
 from tools.cluster.comparison import same, scaled
 from tools.cluster.diff import spec_diff
-from tools.cluster.events import Event, state_of
+from tools.cluster.events import IN_FLIGHT, Event, state_of
 from tools.cluster.hpa_object import HpaObject
 from tools.cluster.store import PlanStore
 from tools.cluster.text import MESSAGE_LIMIT, NAME_LIMIT, shown
@@ -147,6 +147,22 @@ def pending(store: PlanStore, *, now: datetime) -> tuple[ScalingPlan, ...]:
     """
     return tuple(
         plan for plan in store.plans() if store.state(plan.digest) == "proposed" and not has_expired(plan, now)
+    )
+
+
+def open_plans(store: PlanStore, *, now: datetime) -> tuple[ScalingPlan, ...]:
+    """Return the plans that wait for an answer or to be carried out, or are on their way, the oldest first.
+
+    What can no longer be approved or applied in time waits for nothing, whether that was noted or not.
+
+    Raises:
+        StorageError: the store cannot be read.
+    """
+    standing = [(plan, store.state(plan.digest)) for plan in store.plans()]
+    return tuple(
+        plan
+        for plan, state in standing
+        if state in IN_FLIGHT or (state in {"proposed", "approved"} and not has_expired(plan, now))
     )
 
 

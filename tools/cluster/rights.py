@@ -7,7 +7,7 @@ incomplete where rights come from elsewhere than RBAC.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -89,6 +89,9 @@ _TOO_MUCH: dict[Identity, tuple[_Right, ...]] = {
 }
 """On HPAs. Without a name it is about all of them, where a rule with `resourceNames` does not help."""
 
+_OPTIONAL = (_Right("get", "apps", "deployments"), _Right("list", "", "pods"))
+"""What the reader can do without; `tools.cluster.startup` makes use of it."""
+
 _MUCH_TOO_MUCH = (
     _Right("*", "*", "*"),
     _Right("get", "", "secrets"),
@@ -138,8 +141,29 @@ def _examine(identity: Identity, client: HpaClient) -> IdentityRights:
         server=client.connection.server,
         lacks=tuple(lacks),
         exceeds=tuple(exceeds),
-        notes=(f"The server lists the rights of the {identity} only in part.",) if incomplete else (),
+        notes=(
+            *((f"The server lists the rights of the {identity} only in part.",) if incomplete else ()),
+            *(_optional(who, client, rules) if identity == "reader" else ()),
+        ),
     )
+
+
+def _optional(who: str, client: HpaClient, rules: list[Rule]) -> Iterator[str]:
+    """Yield what the reader might be allowed besides, what that brings, and how to grant it; nothing if it is."""
+    lacking = [
+        right
+        for right in _OPTIONAL
+        # A rule that names one Deployment is enough; which one it must be stands in the HPA, which is not read here.
+        if not any(_covers({**rule, "resourceNames": ()}, right) for rule in rules) and not _may(client, right)
+    ]
+    if lacking:
+        rights = " and ".join(f"{right.verb} {_named(right).removeprefix('any ')}" for right in lacking)
+        yield (
+            f"{who} may not {rights} in {client.namespace}, which is optional: without it, how long a pod takes to "
+            "start is not measured, and the delays of the spec are assumed. The Role `...-reader-pods` that `infertune "
+            "manifests` writes grants it. Listing pods shows the variables in their specs too: do without if any holds "
+            "a secret."
+        )
 
 
 def _may(client: HpaClient, right: _Right) -> bool:

@@ -118,6 +118,8 @@ def _put_back(
             sleep=context.sleep,
         )
     except OvertakenError as error:
+        if begun and error.obj is not None and _is_back(plan, error.obj):  # by a patch that was on its way already
+            return _rolled_back(plan, error.obj, context)
         return _abandon(plan, context, (str(error),))
     return _rolled_back(plan, stored, context)
 

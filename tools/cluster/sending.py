@@ -16,10 +16,28 @@ conflict is nothing unusual; four in a row mean that somebody else writes all th
 WAIT_S = 1.0
 """Before another attempt, unless the server asks for more."""
 _WAIT_CAP_S = 10.0
+LANDS_WITHIN_S = 60.0
+"""A patch that an API server has received is stored within this, or never (kube-apiserver, `--request-timeout`).
+
+What is left: a patch that something on the way holds back for longer than this, such as a proxy that queues it or a
+network that is cut and mended, and a server that was told to take longer. Such a patch is still stored if nothing at
+all was written to the object meanwhile, not even its status: else its resourceVersion is stale, and it is refused.
+"""
+_LOOK_S = 5.0
 
 
 class NotStoredError(ClusterError):
-    """The patch was not stored, and is not sent again."""
+    """The patch was not stored when the object was read last, and is not sent again."""
+
+    def __init__(self, what: str, *, maybe_stored: bool) -> None:
+        """Compose the message.
+
+        Args:
+            what: what happened, in sentences.
+            maybe_stored: whether a patch of ours may still be on its way; see `await_stragglers`.
+        """
+        self.maybe_stored = maybe_stored
+        super().__init__(what)
 
 
 class OvertakenError(ClusterError):
@@ -62,7 +80,7 @@ def send(
         sleep: waits between attempts.
 
     Raises:
-        NotStoredError: the server refused, or was always overtaken. The object is as it was.
+        NotStoredError: the server refused, or was always overtaken. The object was as it was.
         OvertakenError: the object is neither as it was nor as wanted, or may not be changed any more.
         ApiError: the object could not be read again: nobody knows whether the change was stored.
     """
@@ -72,7 +90,7 @@ def send(
             return client.patch(patch_body(obj.owned, wanted, obj.resource_version))
         except ApiError as error:
             if not _is_open(error):
-                raise NotStoredError(str(error)) from None
+                raise NotStoredError(str(error), maybe_stored=maybe_stored) from None
             failure = error
             maybe_stored = maybe_stored or error.maybe_stored
         sleep(min(failure.retry_after_s or WAIT_S, _WAIT_CAP_S))
@@ -80,7 +98,7 @@ def send(
         if landed(obj):
             return obj
         _require_unchanged(obj, objections, maybe_stored=maybe_stored)
-    raise NotStoredError(f"{ATTEMPTS} attempts failed, the last one so: {failure}")
+    raise NotStoredError(f"{ATTEMPTS} attempts failed, the last one so: {failure}", maybe_stored=maybe_stored)
 
 
 def rehearse(
@@ -117,6 +135,33 @@ def rehearse(
         obj = _read_again(client, maybe_stored=False)
         _require_unchanged(obj, objections, maybe_stored=False)
     raise AssertionError("the last attempt returns or raises")  # pragma: no cover
+
+
+def await_stragglers(
+    client: HpaClient, *, unchanged: Callable[[HpaObject], bool], sleep: Callable[[float], None]
+) -> HpaObject:
+    """Wait until no patch that was sent before can be stored any more, and return the object as it is then.
+
+    Whoever sent it may be dead, or have given up waiting for the answer, while the patch is still on its way. It was
+    made for a version of the object that was read before, so it is void once there is a newer one. That mostly takes
+    seconds, since the controller writes the status; else it is waited for as long as a patch can take.
+
+    Args:
+        client: the writer's.
+        unchanged: tells whether an object is as such a patch expects it; one that is not is never changed by it.
+        sleep: waits between looks.
+
+    Raises:
+        OvertakenError: the object was deleted.
+        ApiError: the object could not be read.
+    """
+    first = obj = _read_again(client, maybe_stored=True)
+    for _ in range(round(LANDS_WITHIN_S / _LOOK_S)):
+        if obj.resource_version != first.resource_version or not unchanged(obj):
+            break
+        sleep(_LOOK_S)
+        obj = _read_again(client, maybe_stored=True)
+    return obj
 
 
 def _require_unchanged(

@@ -33,12 +33,13 @@ from tools.cluster.rows import (
 )
 from tools.contracts import HpaRef, ScalingPlan
 from tools.errors import FenceError, StorageError
+from tools.sqlite import Database
 
 PLANS = "plans.db"
 """Name of the store in a home directory."""
 KEY = "plans.key"
 """Name of the store's secret, beside it."""
-_BUSY_TIMEOUT_S = 30
+_IF_DAMAGED = f"Move {PLANS} and {KEY} away: plans are made and approved anew. Look at the HPA first."
 _PREFIX = 8
 """A digest may be shortened to so many hex digits."""
 
@@ -56,15 +57,22 @@ class PlanStore:
     def __init__(self, home: Path) -> None:
         self.home = home
         self._path = home / PLANS
+        self._database = Database(self._path, "the store of plans", _IF_DAMAGED)
         try:
             home.mkdir(parents=True, exist_ok=True)
-            with self._connect() as connection:
-                connection.executescript(SCHEMA)
-        except (sqlite3.Error, OSError) as error:
-            raise self._error(error) from None
+        except OSError as error:
+            raise self._database.unusable(error) from None
+        with self._reading() as connection:
+            connection.executescript(SCHEMA)
 
-    def propose(self, plan: ScalingPlan, *, by: str, at: datetime) -> str:
+    def propose(self, plan: ScalingPlan, *, by: str, at: datetime, detail: Mapping[str, Any] | None = None) -> str:
         """Write a plan down and return its digest. The same plan again is the same, and stays as it is.
+
+        Args:
+            plan: the plan.
+            by: who made it.
+            at: when.
+            detail: what it is offered with beyond its content, JSON-ready.
 
         Raises:
             StorageError: the store cannot be written, or was tampered with.
@@ -73,8 +81,8 @@ class PlanStore:
         with self._changing() as (connection, key):
             if read_state(connection, plan.digest) is None:
                 connection.execute("INSERT INTO plans VALUES (?, ?)", (plan.digest, body))
-                detail = {"session": plan.session, "sha256": sha256(body)}
-                append_event(connection, key, plan.digest, "proposed", by=by, at=at, detail=detail)
+                sealed = {**(detail or {}), "session": plan.session, "sha256": sha256(body)}
+                append_event(connection, key, plan.digest, "proposed", by=by, at=at, detail=sealed)
         return plan.digest
 
     def append(
@@ -223,24 +231,11 @@ class PlanStore:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with self._connect() as connection:
-                yield connection
-        except sqlite3.Error as error:
-            raise self._error(error) from None
+        with self._database.errors(), self._connect() as connection:
+            yield connection
 
     @contextlib.contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
-        connection = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
-        connection.text_factory = lambda stored: stored.decode(errors="replace")  # damage, which the seal tells
-        try:
+        with self._database.connect(autocommit=True) as connection:
             connection.execute("PRAGMA synchronous=EXTRA")
             yield connection
-        finally:
-            connection.close()  # a transaction that was not committed is undone
-
-    def _error(self, error: Exception) -> StorageError:
-        fix = "Free some space, or point INFERTUNE_HOME to a folder that you can write."
-        if type(error) is sqlite3.DatabaseError:  # SQLite's own words for a file that is none, or is damaged
-            fix = f"Move {PLANS} and {KEY} away: plans are made and approved anew. Look at the HPA first."
-        return StorageError(f"the store of plans cannot be used ({error}).", where=str(self._path), fix=fix)

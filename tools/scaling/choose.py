@@ -24,11 +24,11 @@ from tools.scaling.settings import candidates
 from tools.scaling.story import sentence, stretch
 from tools.scaling.twin import Run, UnplayableError
 from tools.spec import ScalingMetric
+from tools.units import DAY_S
 
 PROCESSES = 2
 _LEVEL = 0.95
 _PROBE_S = 60
-_DAY_S = 86_400
 
 
 def search(
@@ -206,7 +206,7 @@ def _notes(world: World, run: Run | None) -> Iterator[str]:
     if run is not None:
         yield from run.leaves_out
     yield "Each setting starts with as many replicas as it rests at under the first second of the traffic."
-    if recorded.seconds < _DAY_S * 0.99:
+    if recorded.seconds < DAY_S * 0.99:
         yield (
             f"Only {stretch(_minutes(recorded)).removeprefix('these ')} of traffic were there to judge by: what the "
             "rest of the day brings is unknown."

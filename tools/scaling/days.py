@@ -10,9 +10,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tools.units import DAY_S
+
 Floats: TypeAlias = NDArray[np.float64]
 
-DAY_S = 86_400
 PEAK_S = 300
 """The peak is the middle of the busiest five minutes: no single second makes one."""
 

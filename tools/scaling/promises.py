@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tools.contracts.recommendation import Shortfall
 from tools.contracts.scaling import DayOutcome
 from tools.scaling.story import counted, stretch
+from tools.units import DAY_MINUTES
 
 HARDER_KEPT_SHARE = 0.98
 """Share of a harder day's minutes that keep the SLO, unless less is asked for anyway.
@@ -30,8 +31,6 @@ MOST_REVERSALS_PER_DAY = 6.0
 Each starts a replica for nothing, or stops one that is missed at once. Traffic with a burst now and then explains
 some; more is the setting following its own delay.
 """
-
-_DAY_MINUTES = 1440
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class Promises:
     @property
     def reversals_allowed(self) -> int:
         """Reversals in all of the recorded traffic; one is always allowed."""
-        return max(1, math.floor(MOST_REVERSALS_PER_DAY * self.minutes / _DAY_MINUTES))
+        return max(1, math.floor(MOST_REVERSALS_PER_DAY * self.minutes / DAY_MINUTES))
 
     def broken(self, recorded: Played, harder: Sequence[Played] = ()) -> tuple[Shortfall, ...]:
         """Return the promises that a setting breaks.

@@ -10,9 +10,9 @@ from tools.cost import daily_cost_usd
 from tools.result import ScalingSummary
 from tools.scaling.capacity import UTILIZATION, ReplicaPlan, plan_replicas, queue_target, usable_rps
 from tools.scaling.story import ordinal
-from tools.traffic import DAY_S, Trace, summarize
+from tools.traffic import Trace, summarize
+from tools.units import DAY_MINUTES, DAY_S
 
-MINUTES_PER_DAY = 1440
 MOST_OPTIONS = 5
 """That a summary keeps of those that keep every promise, and of those that do not, by cost; the evidence has all."""
 
@@ -98,7 +98,7 @@ def with_recommendation(summary: ScalingSummary, found: ScalingResult, *, eviden
         update |= {
             "min_replicas": int(chosen.spec.get("minReplicas") or 1),
             "max_replicas": int(chosen.spec["maxReplicas"]),
-            "daily_cost_usd": recorded.cost_usd * MINUTES_PER_DAY / recorded.minutes,
+            "daily_cost_usd": recorded.cost_usd * DAY_MINUTES / recorded.minutes,
         }
     return summary.model_copy(update=update)
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from tools.contracts.recommendation import Judged, Shortfall, StaticNeed
 from tools.contracts.scaling import DayOutcome, ScalingOption
+from tools.units import DAY_MINUTES, HOUR_MINUTES, WEEK_MINUTES
 
 SAME_COST = 0.005
 """Costs that differ by less than this share are called the same."""
 
-_HOUR, _DAY, _WEEK = 60, 1440, 10_080
 _NAMED_SHORTFALLS = 2
 
 
@@ -68,10 +68,10 @@ def holding(static: StaticNeed) -> str:
 
 def stretch(minutes: int) -> str:
     """Name a length of recorded traffic: `the week`, `the day`, `these 9 days`, `these 3 hours`, `these 40 minutes`."""
-    for length, name in ((_WEEK, "the week"), (_DAY, "the day"), (_HOUR, "the hour")):
+    for length, name in ((WEEK_MINUTES, "the week"), (DAY_MINUTES, "the day"), (HOUR_MINUTES, "the hour")):
         if abs(minutes - length) <= length / 100:
             return name
-    for length, unit in ((_DAY, "day"), (_HOUR, "hour"), (1, "minute")):
+    for length, unit in ((DAY_MINUTES, "day"), (HOUR_MINUTES, "hour"), (1, "minute")):
         if minutes >= 2 * length:
             return f"these {counted(minutes / length, unit)}"
     return "this minute"
@@ -117,7 +117,7 @@ def _recommended(chosen: ScalingOption) -> str:
     missed = counted(outcome.missed_minutes, "minute") if outcome.missed_minutes else "no minute"
     return (
         f"`{chosen.name}` would have missed the SLO in {missed} of {stretch(outcome.minutes)} "
-        f"and costs ${outcome.cost_usd / outcome.minutes * _DAY:,.2f} a day"
+        f"and costs ${outcome.cost_usd / outcome.minutes * DAY_MINUTES:,.2f} a day"
     )
 
 

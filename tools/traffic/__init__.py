@@ -4,7 +4,6 @@ from tools.traffic.observed import Observed, read_observed, to_trace, write_obse
 from tools.traffic.prometheus import read_traffic
 from tools.traffic.trace import (
     BUNDLED_DAY,
-    DAY_S,
     SERIES_POINTS,
     Trace,
     bundled_day,
@@ -16,7 +15,6 @@ from tools.traffic.trace import (
 
 __all__ = [
     "BUNDLED_DAY",
-    "DAY_S",
     "SERIES_POINTS",
     "Observed",
     "Trace",

@@ -19,7 +19,8 @@ from tools.contracts import Contract, digest_of
 from tools.errors import TrafficError
 from tools.traffic.queries import SignalName
 from tools.traffic.text import moment
-from tools.traffic.trace import DAY_S, Trace
+from tools.traffic.trace import Trace
+from tools.units import DAY_S
 
 Points = tuple[tuple[float, float], ...]
 _GZIP = ".gz"

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from tools.contracts import Contract, Interval
 from tools.traffic.text import span
-from tools.traffic.trace import DAY_S, Trace
+from tools.traffic.trace import Trace
+from tools.units import DAY_S
 
 HOUR_S = 3600.0
 BUSIEST = 5

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from tools.units import DAY_S
+
 _LONGEST = 300
 """Characters of somebody else's text that a sentence carries."""
 
@@ -21,7 +23,7 @@ def moment(unix_s: float) -> str:
 
 def span(seconds: float) -> str:
     """Return a length of time in the unit that suits it: `40 s`, `12 min`, `5 h`, `6.5 days`."""
-    for unit_s, name in ((86_400.0, "days"), (3600.0, "h"), (60.0, "min")):
+    for unit_s, name in ((DAY_S, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * unit_s:
             return f"{round(seconds / unit_s, 1):g} {name}"
     return f"{seconds:g} s"

@@ -23,7 +23,6 @@ from tools.errors import SpecError
 from tools.result import TrafficSummary
 
 COLUMNS = ("second", "rps")
-DAY_S = 86_400.0
 GAP_FACTOR = 3.0
 """A step longer than this many median steps is a gap: samples were probably lost, not merely late."""
 SERIES_POINTS = 288
