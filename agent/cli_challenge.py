@@ -6,27 +6,43 @@ from typing import Annotated
 
 import typer
 
-from agent.cli_common import EXIT_DIFFERENT, Home, Output, observing
+from agent import cli_help
+from agent.cli_common import EXIT_DIFFERENT, Format, Home, Output, observing
+from agent.cli_completion import complete_targets
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    rich_help_panel=cli_help.OPTIMIZE,
+    epilog=cli_help.manual(
+        examples=(
+            ("The bundled ResNet-50, in about a quarter of an hour:", "infertune challenge"),
+            ("Your own:", "infertune challenge tuning.yaml"),
+        ),
+        exits={3: "a target is not met"},
+        files={"HOME/sessions/ID/challenge.html": "the steps, with every figure"},
+    ),
+)
 def challenge(
     workload: Annotated[
-        str, typer.Argument(help="A bundled workload (digits-resnet50, digits-tiny), or a tuning.yaml.")
+        str,
+        typer.Argument(
+            help="A bundled workload (digits-resnet50, digits-tiny), or a tuning.yaml.",
+            autocompletion=complete_targets,
+        ),
     ] = "digits-resnet50",
     home: Home = None,
-    output: Output = Output.TEXT,
+    output: Format = Output.TEXT,
     *,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Run a new session even where one fits, and measure all of it again.")
     ] = False,
 ) -> None:
-    """Show what each technique brings, one on top of the other, every figure measured: about a quarter of an hour.
+    """Show what each technique brings, one on top of the other.
 
-    Runs a session, or takes up the last one that fits, measures the steps that it did not, and writes challenge.html
-    beside its report. Exit code 3 when a target is not met.
+    Every figure is measured, in about a quarter of an hour. Runs a session, or takes up the last one that fits,
+    measures the steps that it did not, and writes challenge.html beside its report.
     """
     from rich.console import Console
 

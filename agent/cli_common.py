@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agent.cli_completion import complete_targets
+
 if TYPE_CHECKING:
     from tools.observer import Observer
     from tools.result import SessionResult
@@ -27,10 +29,30 @@ class Output(StrEnum):
     JSON = "json"
 
 
+class Verdict(StrEnum):
+    """How a session ended: those of `tools.contracts`, which is too heavy to import for a page of help."""
+
+    MET = "MET"
+    INFEASIBLE = "INFEASIBLE"
+    UNSTABLE = "UNSTABLE"
+    INTERRUPTED = "INTERRUPTED"
+
+
+Format = Annotated[Output, typer.Option(help="text for people, json for scripts.")]
+"""The option `--output`."""
 Home = Annotated[
     Path | None,
-    typer.Option("--home", help="Where evidence, artifacts and sessions are kept.", envvar="INFERTUNE_HOME"),
+    typer.Option(
+        "--home", metavar="DIR", help="Where evidence, artifacts and sessions are kept.", envvar="INFERTUNE_HOME"
+    ),
 ]
+Target = Annotated[
+    str,
+    typer.Argument(
+        help="A tuning.yaml, or a bundled workload (digits-resnet50, digits-tiny).", autocompletion=complete_targets
+    ),
+]
+"""What is optimized, checked or shown."""
 
 
 @contextlib.contextmanager

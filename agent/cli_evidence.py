@@ -9,27 +9,63 @@ from typing import Annotated
 
 import typer
 
-from agent.cli_common import Home, Output
+from agent import cli_help
+from agent.cli_common import Format, Home, Output
+from agent.cli_completion import complete_evidence, complete_sessions, complete_workload_names
 from tools.errors import InfertuneError
 
 app = typer.Typer(
     name="evidence",
     no_args_is_help=True,
-    help="Look at what was measured, delete what no session needs, and carry sessions from one machine to another.",
+    help="Look at what was measured, tidy it up, carry it elsewhere.",
+    epilog=cli_help.manual(
+        examples=(
+            ("What was measured:", "infertune evidence list"),
+            ("What could be deleted:", "infertune evidence gc --dry-run"),
+        ),
+        files={
+            "HOME/evidence.db": "a row for everything that was measured",
+            "HOME/raw": "raw samples",
+            "HOME/artifacts": "models that were built",
+        },
+    ),
 )
 
 
-@app.command("list")
+@app.command(
+    "list",
+    epilog=cli_help.manual(
+        examples=(
+            ("Everything, the newest last:", "infertune evidence list"),
+            ("The trials of one workload:", "infertune evidence list --kind trial --workload digits-tiny"),
+        ),
+    ),
+)
 def list_(
     session: Annotated[
-        str | None, typer.Option(help="What this session measured or used: its id, or its beginning.")
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="What this session measured or used: its id, or its beginning.",
+            autocompletion=complete_sessions,
+        ),
     ] = None,
     kind: Annotated[
-        str | None, typer.Option(help="Only this kind: profile, build, trial, sweep, comparison or edge_cases.")
+        str | None,
+        typer.Option(
+            metavar="KIND", help="Only this kind: profile, build, trial, sweep, comparison, edge_cases or another."
+        ),
     ] = None,
-    workload: Annotated[str | None, typer.Option(help="Only this workload: its name, or its digest.")] = None,
+    workload: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Only this workload: its name, or its digest.",
+            autocompletion=complete_workload_names,
+        ),
+    ] = None,
     home: Home = None,
-    output: Output = Output.TEXT,
+    output: Format = Output.TEXT,
 ) -> None:
     """List what was measured, the newest last."""
     from agent.evidence import Filter, chosen, line, summary
@@ -49,13 +85,18 @@ def list_(
         typer.echo(f"No {'such ' if narrowed else ''}evidence in {where}.")
 
 
-@app.command()
+@app.command(epilog=cli_help.manual(examples=(("By the beginning of its id:", "infertune evidence show 3f9a1c2b45"),)))
 def show(
-    identity: Annotated[str, typer.Argument(metavar="ID", help="An id, or as much of its beginning as is unique.")],
+    identity: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID", help="An id, or as much of its beginning as is unique.", autocompletion=complete_evidence
+        ),
+    ],
     home: Home = None,
-    output: Output = Output.TEXT,
+    output: Format = Output.TEXT,
 ) -> None:
-    """Show everything of one evidence: what was asked, how, and what came of it."""
+    """Show all of one evidence: what was asked, how, what came of it."""
     from rich.console import Console
 
     from agent.evidence import as_json, print_shown
@@ -69,7 +110,17 @@ def show(
         print_shown(shown, Console())
 
 
-@app.command()
+@app.command(
+    epilog=cli_help.manual(
+        examples=(
+            ("Only look:", "infertune evidence gc --dry-run"),
+            (
+                "In a script, with sessions that ended a quarter of a year ago:",
+                "infertune evidence gc --older-than 90 --yes",
+            ),
+        ),
+    ),
+)
 def gc(
     home: Home = None,
     older_than: Annotated[
@@ -80,7 +131,10 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete evidence, raw samples, artifacts and data that no session of this home needs."""
+    """Delete what no session of this home needs.
+
+    That is evidence, raw samples, artifacts and data. Says what goes, and asks.
+    """
     import datetime as dt
 
     from agent.session import home_directory
@@ -113,20 +167,30 @@ def gc(
     typer.echo(f"Freed {fmt.mb(garbage.size_mb)}." if note is None else note)
 
 
-@app.command()
+@app.command(
+    epilog=cli_help.manual(
+        examples=(
+            ("Into a file in this folder:", "infertune evidence export 20261122-041502-3f9a"),
+            (
+                "Without the raw samples, elsewhere:",
+                "infertune evidence export 20261122 --no-raw --to /tmp/session.zip",
+            ),
+        ),
+    ),
+)
 def export(
-    session: Annotated[str, typer.Argument(help="A session's id, or its beginning.")],
+    session: Annotated[str, typer.Argument(help="A session's id, or its beginning.", autocompletion=complete_sessions)],
     to: Annotated[
-        Path | None, typer.Option("--to", "-o", help="The file; default: SESSION.infertune.zip here.")
+        Path | None, typer.Option("--to", "-o", metavar="FILE", help="The file; default: SESSION.infertune.zip here.")
     ] = None,
     home: Home = None,
     *,
     raw: Annotated[bool, typer.Option("--raw/--no-raw", help="With the raw samples.")] = True,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
-    """Write a session and its evidence into one file, to be replayed, questioned and explained elsewhere.
+    """Write a session and its evidence into one file.
 
-    The model's and the data's own files are not in it.
+    It can be replayed, questioned and explained elsewhere. The model's and the data's own files are not in it.
     """
     from agent.session import home_directory
     from agent.sessions import find
@@ -147,13 +211,23 @@ def export(
     typer.echo(f"Wrote {path} ({fmt.mb(path.stat().st_size / 1e6)}). There: infertune evidence import {path.name}")
 
 
-@app.command("import")
+@app.command(
+    "import",
+    epilog=cli_help.manual(
+        examples=(("What another machine exported:", "infertune evidence import 20261122-041502-3f9a.infertune.zip"),),
+    ),
+)
 def import_(
     file: Annotated[Path, typer.Argument(help="What `export` wrote.")],
     home: Home = None,
-    max_mb: Annotated[float, typer.Option(min=0, help="Refuse a file that takes more, unpacked.")] = 4000.0,
+    max_mb: Annotated[
+        float, typer.Option(min=0, metavar="MB", help="Refuse a file that takes more, unpacked.")
+    ] = 4000.0,
 ) -> None:
-    """Bring an exported session into this home. All of the file is checked before anything is written."""
+    """Bring an exported session into this home.
+
+    All of the file is checked before anything is written.
+    """
     from agent.session import home_directory
     from tools.unbundle import import_bundle
 

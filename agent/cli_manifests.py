@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agent import cli_help
 from agent.cli_common import EXIT_DIFFERENT, Home
+from agent.cli_completion import complete_sessions_and_targets
 from tools.errors import InfertuneError
 
 if TYPE_CHECKING:
@@ -17,33 +19,54 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    rich_help_panel=cli_help.CLUSTER,
+    epilog=cli_help.manual(
+        examples=(
+            (
+                "For what the latest session chose:",
+                "infertune manifests --out deploy --image registry.example/shop:1.4",
+            ),
+            ("For a spec alone, before anything was measured:", "infertune manifests tuning.yaml --out deploy"),
+            ("In a pipeline:", "infertune manifests --check deploy"),
+        ),
+        exits={3: "with --check: a manifest is not valid"},
+    ),
+)
 def manifests(
     target: Annotated[
         str | None,
         typer.Argument(
             help="A session's id or its beginning (the latest if left out), a tuning.yaml, a bundled workload, or the "
-            "service.json of an earlier tree."
+            "service.json of an earlier tree.",
+            autocompletion=complete_sessions_and_targets,
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where to write them.")] = None,
     home: Home = None,
     *,
     name: Annotated[
-        str | None, typer.Option(help="Of Deployment, Service and autoscaler; default: as in the spec's HPA.")
+        str | None,
+        typer.Option(metavar="NAME", help="Of Deployment, Service and autoscaler; default: as in the spec's HPA."),
     ] = None,
-    namespace: Annotated[str | None, typer.Option(help="Of production; staging's ends in -staging.")] = None,
-    image: Annotated[str | None, typer.Option(help="Of the model server, with a tag or a digest.")] = None,
-    job_image: Annotated[str | None, typer.Option(help="Of infertune with the workload in /workload.")] = None,
+    namespace: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of production; staging's ends in -staging.")
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(metavar="IMAGE", help="Of the model server, with a tag or a digest.")
+    ] = None,
+    job_image: Annotated[
+        str | None, typer.Option(metavar="IMAGE", help="Of infertune with the workload in /workload.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that differ; the diff is shown.")] = False,
     check: Annotated[
         Path | None, typer.Option("--check", metavar="DIR", help="Write nothing: validate the manifests there.")
     ] = None,
 ) -> None:
-    """Write Kubernetes manifests (a kustomize base and overlays) for what a session chose, or for a spec alone.
+    """Write Kubernetes manifests for what a session chose.
 
-    Requests, probes and bounds come from measurements, and each file says from which. Nothing is applied. --check
-    exits with 3 if something is not valid.
+    A kustomize base and overlays, or for a spec alone. Requests, probes and bounds come from measurements, and each
+    file says from which. Nothing is applied.
     """
     if check is not None:
         _check(check)

@@ -8,19 +8,36 @@ from typing import Annotated
 
 import typer
 
-from agent.cli_common import EXIT_DIFFERENT, EXIT_INTERRUPTED, Home, Output, observing
+from agent import cli_help
+from agent.cli_common import EXIT_DIFFERENT, EXIT_INTERRUPTED, Format, Home, Output, observing
+from agent.cli_completion import complete_plans
 from tools.errors import InfertuneError
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Answer and carry out changes to a cluster.",
+    epilog=cli_help.manual(
+        examples=(
+            ("What is offered:", "infertune plan list"),
+            ("Look at it, approve it, carry it out:", "infertune plan show"),
+            ("", "infertune plan approve --by ada"),
+            ("", "infertune plan apply"),
+        ),
+        files={"HOME/plans.db": "plans, and all that happened to them", "HOME/plans.key": "what seals them"},
+    ),
+)
 
 Digest = Annotated[
     str | None,
-    typer.Argument(help="A plan's digest, or its first 8 digits; if left out, the only plan that is open."),
+    typer.Argument(
+        help="A plan's digest, or its first 8 digits; if left out, the only plan that is open.",
+        autocompletion=complete_plans,
+    ),
 ]
-By = Annotated[str, typer.Option("--by", help="Your name, as it is to stand in the record.")]
+By = Annotated[str, typer.Option("--by", metavar="NAME", help="Your name, as it is to stand in the record.")]
 
 
-@app.command("list")
+@app.command("list", epilog=cli_help.manual(examples=(("All of them:", "infertune plan list"),)))
 def list_plans(home: Home = None) -> None:
     """List all plans and where they stand, the newest last."""
     from agent.session import home_directory
@@ -38,35 +55,46 @@ def list_plans(home: Home = None) -> None:
         typer.echo(f"The store was changed by hand: {flaw} Nothing is applied from it.", err=True)
 
 
-@app.command()
+@app.command(
+    epilog=cli_help.manual(
+        examples=(
+            ("The only one that is open:", "infertune plan show"),
+            ("One by the beginning of its digest:", "infertune plan show 1a2b3c4d"),
+        ),
+    ),
+)
 def show(digest: Digest = None, home: Home = None) -> None:
-    """Show a plan: what would change, why, by which evidence, and what happened to it so far."""
+    """Show a plan: what would change, why, and what happened to it.
+
+    With the evidence that it rests on, and the API server's own dry run.
+    """
     from agent.changes import find_plan
-    from agent.session import home_directory, read_result
+    from agent.session import home_directory
+    from tools.cluster.offer import offered
     from tools.cluster.plans import describe
     from tools.cluster.store import PlanStore
-    from tools.errors import StorageError
 
     where = home_directory(home)
-    plan = find_plan(where, digest)
+    plan, store = find_plan(where, digest), PlanStore(where)
     typer.echo(describe(plan))
-    try:
-        told = read_result(where / "sessions" / plan.session).plan
-    except StorageError:  # the session may be gone; the plan says everything that is approved
-        told = None
-    if told is not None and told.digest == plan.digest:
-        if told.server_diff:
-            typer.echo("The API server's own dry run:\n\n" + told.server_diff)
-        for note in told.notes:
-            typer.echo(note)
-    for event in PlanStore(where).events(plan.digest):
+    offer = offered(store, plan)
+    if offer.server_diff:
+        typer.echo("The API server's own dry run:\n\n" + offer.server_diff)
+    for note in offer.notes:
+        typer.echo(note)
+    for event in store.events(plan.digest):
         why = event.detail.get("why")
         typer.echo(f"{event.at}  {event.kind} by {event.by}{f': {why}' if why else ''}")
 
 
-@app.command()
+@app.command(
+    epilog=cli_help.manual(examples=(("The plan that you looked at:", "infertune plan approve 1a2b3c4d --by ada"),)),
+)
 def approve(by: By, digest: Digest = None, home: Home = None) -> None:
-    """Approve exactly this plan, in your name. Nothing is applied yet: `infertune plan apply` does that."""
+    """Approve exactly this plan, in your name.
+
+    Nothing is applied yet: `infertune plan apply` does that.
+    """
     from agent.changes import find_plan
     from agent.session import home_directory
     from tools.cluster.plans import approve as note
@@ -79,12 +107,16 @@ def approve(by: By, digest: Digest = None, home: Home = None) -> None:
     typer.echo(f"Carry it out: infertune plan apply {plan.digest}")
 
 
-@app.command()
+@app.command(
+    epilog=cli_help.manual(
+        examples=(("With a reason:", "infertune plan reject 1a2b3c4d --by ada --why 'a sale begins tomorrow'"),),
+    ),
+)
 def reject(
     by: By,
     digest: Digest = None,
     home: Home = None,
-    why: Annotated[str, typer.Option(help="The reason, for the record.")] = "",
+    why: Annotated[str, typer.Option(metavar="TEXT", help="The reason, for the record.")] = "",
 ) -> None:
     """Refuse a plan, or take an approval back that was not acted on yet."""
     from agent.changes import find_plan
@@ -99,11 +131,24 @@ def reject(
     _tell_record(where, plan.digest)
 
 
-@app.command()
-def apply(digest: Digest = None, home: Home = None, output: Output = Output.TEXT) -> None:
-    """Carry out an approved plan: patch, watch for its window, roll back on a breach. Again after a crash, it goes on.
+@app.command(
+    epilog=cli_help.manual(
+        examples=(
+            ("The only plan that is open:", "infertune plan apply"),
+            ("In a script:", "infertune plan apply 1a2b3c4d --output json | jq .state"),
+        ),
+        exits={
+            0: "the change is verified",
+            2: "a rule forbids it, or a mistake in the input; a line says which",
+            3: "it was not applied, or was rolled back",
+            130: "interrupted; the plan stays where it stands",
+        },
+    ),
+)
+def apply(digest: Digest = None, home: Home = None, output: Format = Output.TEXT) -> None:
+    """Carry out an approved plan: patch, watch, roll back on a breach.
 
-    Exit code 0 when the change is verified, 3 when it was not applied or was rolled back, 2 when a rule forbids it.
+    It is watched for the plan's window. After a crash, the same command goes on.
     """
     from agent.changes import carry_out, find_plan
     from agent.session import home_directory
@@ -134,16 +179,23 @@ def apply(digest: Digest = None, home: Home = None, output: Output = Output.TEXT
         raise typer.Exit(EXIT_DIFFERENT)
 
 
-@app.command()
+@app.command(
+    epilog=cli_help.manual(
+        examples=(("A change that was verified:", "infertune plan rollback 1a2b3c4d --by ada --why 'latency'"),),
+        exits={3: "the HPA is no longer as the plan left it: it was left alone"},
+    ),
+)
 def rollback(
     by: By,
-    digest: Annotated[str, typer.Argument(help="The plan's digest, or its first 8 digits.")],
+    digest: Annotated[
+        str, typer.Argument(help="The plan's digest, or its first 8 digits.", autocompletion=complete_plans)
+    ],
     home: Home = None,
-    why: Annotated[str, typer.Option(help="The reason, for the record.")] = "A person asked for it.",
+    why: Annotated[str, typer.Option(metavar="TEXT", help="The reason, for the record.")] = "A person asked for it.",
 ) -> None:
-    """Put back what was before a plan, if the HPA is still as the plan left it.
+    """Put back what was before a plan.
 
-    Exit code 3 when it is not: then it is left alone, and said so.
+    Only if the HPA is still as the plan left it; otherwise it is left alone, and said so.
     """
     from agent.changes import find_plan, take_back
     from agent.session import home_directory

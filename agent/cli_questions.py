@@ -7,11 +7,16 @@ from typing import Annotated
 
 import typer
 
-from agent.cli_common import Home, Output
+from agent import cli_help
+from agent.cli_common import Format, Home, Output
+from agent.cli_completion import complete_decisions, complete_sessions
 
 app = typer.Typer()
 
-Session = Annotated[str | None, typer.Argument(help="A session's id, or its beginning; the latest if left out.")]
+Session = Annotated[
+    str | None,
+    typer.Argument(help="A session's id, or its beginning; the latest if left out.", autocompletion=complete_sessions),
+]
 
 
 class Minimize(StrEnum):
@@ -27,11 +32,23 @@ def _limit(unit: str, what: str) -> typer.models.OptionInfo:
     return option
 
 
-@app.command("what-if")
+@app.command(
+    "what-if",
+    rich_help_panel=cli_help.LOOK_BACK,
+    epilog=cli_help.manual(
+        examples=(
+            ("The latest session, had the SLO been 20 ms:", "infertune what-if --p99-ms 20"),
+            (
+                "At another price, with no limit to memory:",
+                "infertune what-if 20261122 --price-per-hour 0.4 --max-memory-mb none",
+            ),
+        ),
+    ),
+)
 def what_if(
     session: Session = None,
     home: Home = None,
-    output: Output = Output.TEXT,
+    output: Format = Output.TEXT,
     *,
     p99_ms: Annotated[str | None, _limit("MS", "Latency SLO")] = None,
     max_accuracy_drop: Annotated[
@@ -43,10 +60,10 @@ def what_if(
     minimize: Annotated[Minimize | None, typer.Option(help="What to minimize.")] = None,
     rate: Annotated[str | None, typer.Option(metavar="RPS", help="A constant rate, in place of the traffic.")] = None,
 ) -> None:
-    """Ask what a session would have chosen under other promises or at another price, from its evidence alone.
+    """Ask what a session would have chosen under other promises.
 
-    Measures nothing, and names what would have to be measured to be sure. What is not given stays as the session had
-    it.
+    Or at another price, from its evidence alone. Measures nothing, and names what would have to be measured to be
+    sure. What is not given stays as the session had it.
     """
     from rich.console import Console
 
@@ -73,16 +90,29 @@ def what_if(
         print_what_if(found, read_record(folder).started.target, Console())
 
 
-@app.command()
+@app.command(
+    rich_help_panel=cli_help.LOOK_BACK,
+    epilog=cli_help.manual(
+        examples=(
+            ("All decisions of the latest session:", "infertune explain"),
+            ("One of them, with options and evidence:", "infertune explain 20261122-041502-3f9a d05"),
+            ("All that a node decided:", "infertune explain 20261122-041502-3f9a batch_tuning"),
+        ),
+    ),
+)
 def explain(
     session: Session = None,
     decision: Annotated[
-        str | None, typer.Argument(help="A decision's id (d05), or a node, for all that it decided; default: all.")
+        str | None,
+        typer.Argument(
+            help="A decision's id (d05), or a node, for all that it decided; default: all.",
+            autocompletion=complete_decisions,
+        ),
     ] = None,
     home: Home = None,
-    output: Output = Output.TEXT,
+    output: Format = Output.TEXT,
 ) -> None:
-    """Show what a session decided, among which options, by which numbers, and why."""
+    """Show what a session decided, by which numbers, and why."""
     import datetime as dt
 
     from rich.console import Console

@@ -8,26 +8,36 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli_common import EXIT_DIFFERENT, Home, Output
+from agent import cli_help
+from agent.cli_common import EXIT_DIFFERENT, Format, Home, Output
+from agent.cli_completion import complete_scenarios, complete_sessions, complete_traffic
 from tools.errors import SpecError
 
 if TYPE_CHECKING:
     from agent.simulate import Simulation
     from agent.simulate_wishes import MetricWish
 
+_DAY = (
+    "infertune simulate traffic day --metric rate --target 500 --min 2 --max 14 --rps-per-replica 900 --p99-ms 12 "
+    "--slo-ms 50"
+)
+_KEPT = {3: "a setting does not keep the SLO, or a scenario differs from what is expected of it"}
 app = typer.Typer(
     no_args_is_help=True,
-    help="""Play traffic through the twin: what would an autoscaler setting have done?
-
-Both work in a fresh checkout:
-
-infertune simulate traffic day --metric rate --target 500 --min 2 --max 14 --rps-per-replica 900 --p99-ms 12 --slo-ms 50
-
-infertune simulate scenario all""",
+    help="Play traffic: what would an autoscaler setting have done?",
+    epilog=cli_help.manual(
+        examples=(
+            ("Both work in a fresh checkout:", _DAY),
+            ("", "infertune simulate scenario all"),
+        ),
+        exits=_KEPT,
+    ),
 )
 
 
 _LEAST, _MOST = 2, 10
+_SETTING, _REPLICA, _ASKED, _SHOWN = "The autoscaler", "A replica", "What is asked of it", "What is shown"
+"""Panels of options."""
 
 
 class FollowedMetric(StrEnum):
@@ -39,7 +49,25 @@ class FollowedMetric(StrEnum):
     CPU = "cpu"
 
 
-@app.command()
+@app.command(
+    epilog=cli_help.manual(
+        examples=(
+            ("The bundled day, under a setting that follows the rate:", _DAY),
+            (
+                "What a session found in use, beside what it recommends:",
+                "infertune simulate traffic 20261122-041502-3f9a --session 20261122-041502-3f9a",
+            ),
+            (
+                "A recording of your own under two settings, drawn:",
+                (
+                    "infertune simulate traffic week.csv --setting today.yaml --setting tomorrow.yaml --curve 20261122 "
+                    "--plot week.html"
+                ),
+            ),
+        ),
+        exits={3: "the setting, of two the second, keeps the SLO in too few of the minutes"},
+    ),
+)
 def traffic(
     target: Annotated[
         str,
@@ -47,6 +75,7 @@ def traffic(
             metavar="TRACE_OR_SESSION",
             help="A CSV with the columns `second` and `rps`, recorded traffic (.json.gz), a session's id or its "
             "beginning, or `day`: the bundled one.",
+            autocompletion=complete_traffic,
         ),
     ],
     home: Home = None,
@@ -55,48 +84,114 @@ def traffic(
     ] = Output.TEXT,
     *,
     setting: Annotated[
-        list[Path] | None, typer.Option(help="YAML file with an HPA to play; two of them stand side by side.")
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=_SETTING,
+            help="YAML file with an HPA to play; two of them stand side by side.",
+        ),
     ] = None,
     metric: Annotated[
-        FollowedMetric | None, typer.Option(help="Play an HPA that follows this, with --target, --min and --max.")
+        FollowedMetric | None,
+        typer.Option(rich_help_panel=_SETTING, help="Play an HPA that follows this, with --target, --min and --max."),
     ] = None,
     target_value: Annotated[
         float | None,
         typer.Option(
-            "--target", min=0.001, help="Of the metric: requests that wait or come per second per pod, ms, or percent."
+            "--target",
+            min=0.001,
+            metavar="VALUE",
+            rich_help_panel=_SETTING,
+            help="Of the metric: requests that wait or come per second per pod, ms, or percent.",
         ),
     ] = None,
-    least: Annotated[int | None, typer.Option("--min", min=1, help="minReplicas, with --metric; default: 2.")] = None,
-    most: Annotated[int | None, typer.Option("--max", min=1, help="maxReplicas, with --metric; default: 10.")] = None,
-    session: Annotated[
-        str | None, typer.Option(help="Play the HPA that this session found in use, and the one that it recommends.")
+    least: Annotated[
+        int | None,
+        typer.Option(
+            "--min", min=1, metavar="N", rich_help_panel=_SETTING, help="minReplicas, with --metric; default: 2."
+        ),
     ] = None,
-    curve: Annotated[str | None, typer.Option(help="Session that measured how a replica serves.")] = None,
+    most: Annotated[
+        int | None,
+        typer.Option(
+            "--max", min=1, metavar="N", rich_help_panel=_SETTING, help="maxReplicas, with --metric; default: 10."
+        ),
+    ] = None,
+    session: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            rich_help_panel=_SETTING,
+            autocompletion=complete_sessions,
+            help="Play the HPA that this session found in use, and the one that it recommends.",
+        ),
+    ] = None,
+    curve: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            rich_help_panel=_REPLICA,
+            autocompletion=complete_sessions,
+            help="Session that measured how a replica serves.",
+        ),
+    ] = None,
     rps_per_replica: Annotated[
-        float | None, typer.Option(min=0.001, help="Without a session: requests per second that a replica serves.")
+        float | None,
+        typer.Option(
+            min=0.001,
+            metavar="RPS",
+            rich_help_panel=_REPLICA,
+            help="Without a session: requests per second that a replica serves.",
+        ),
     ] = None,
     p99_ms: Annotated[
-        float | None, typer.Option(min=0.001, help="With it: p99 of a request that does not wait.")
+        float | None,
+        typer.Option(
+            min=0.001, metavar="MS", rich_help_panel=_REPLICA, help="With it: p99 of a request that does not wait."
+        ),
     ] = None,
-    slo_ms: Annotated[float | None, typer.Option(min=0.001, help="p99 to keep; default: the session's.")] = None,
+    slo_ms: Annotated[
+        float | None,
+        typer.Option(min=0.001, metavar="MS", rich_help_panel=_ASKED, help="p99 to keep; default: the session's."),
+    ] = None,
     kept_share: Annotated[
         float | None,
         typer.Option(
-            min=0.001, max=1, help="Share of the minutes that must keep it; default: the session's, or 0.999."
+            min=0.001,
+            max=1,
+            metavar="SHARE",
+            rich_help_panel=_ASKED,
+            help="Share of the minutes that must keep it; default: the session's, or 0.999.",
         ),
     ] = None,
     price_per_hour: Annotated[
-        float | None, typer.Option(min=0, help="Of one replica, in dollars; default: the session's.")
+        float | None,
+        typer.Option(
+            min=0, metavar="USD", rich_help_panel=_ASKED, help="Of one replica, in dollars; default: the session's."
+        ),
     ] = None,
     step: Annotated[
-        int | None, typer.Option(min=60, help="Seconds a line stands for, whole minutes; default: as fits.")
+        int | None,
+        typer.Option(
+            min=60,
+            metavar="SECONDS",
+            rich_help_panel=_SHOWN,
+            help="Seconds a line stands for, whole minutes; default: as fits.",
+        ),
     ] = None,
-    speed: Annotated[float, typer.Option(min=0, help="Times as fast as the traffic itself; 0: all at once.")] = 0,
-    plot: Annotated[Path | None, typer.Option(help="Draw it into this .svg or .html file.")] = None,
+    speed: Annotated[
+        float,
+        typer.Option(
+            min=0, metavar="TIMES", rich_help_panel=_SHOWN, help="Times as fast as the traffic itself; 0: all at once."
+        ),
+    ] = 0,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", rich_help_panel=_SHOWN, help="Draw it into this .svg or .html file.")
+    ] = None,
 ) -> None:
-    """Play traffic under one or two autoscaler settings, and say what each would have done.
+    """Play traffic under one or two autoscaler settings.
 
-    Exit code 3 when the setting, of two the second, does not keep the SLO in the asked share of the minutes.
+    Says what each would have done: minutes that missed the SLO, the worst of them, replicas and cost.
     """
     from agent.session import home_directory
     from agent.simulate import simulate
@@ -132,15 +227,28 @@ def traffic(
         raise typer.Exit(EXIT_DIFFERENT)
 
 
-@app.command()
+@app.command(
+    epilog=cli_help.manual(
+        examples=(
+            ("All that are bundled:", "infertune simulate scenario all"),
+            ("One of them, for a script:", "infertune simulate scenario launch-spike --output json"),
+        ),
+        exits={3: "a setting comes to something else than is expected of it"},
+        home=False,
+    ),
+)
 def scenario(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE|all", help="A bundled scenario, a YAML file, or all.")],
-    output: Output = Output.TEXT,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE|all",
+            help="A bundled scenario, a YAML file, or all.",
+            autocompletion=complete_scenarios,
+        ),
+    ],
+    output: Format = Output.TEXT,
 ) -> None:
-    """Play a scenario, and hold what its settings come to against what is expected of them.
-
-    Exit code 3 when one differs.
-    """
+    """Play a scenario, and hold what comes of it against expectations."""
     from agent.simulate import find_scenarios
     from tools.scaling.scenario import judge_scenario, load_scenario
 

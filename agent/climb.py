@@ -150,11 +150,15 @@ class Climb:
 
     def _alone(self, recipe: Recipe) -> None:
         """Measure a recipe at the smallest batch, to the end even where a session gave it up."""
-        bench, tried = self._context.bench, self.view.tried.get(recipe.digest)
-        if tried is None or tried.given_up is not None:
-            attempt = 1 if tried is None else len(self._trials(recipe)) + 1
-            bench.trial(recipe, reference=self._reference(), batch_size=self.view.low_batch, attempt=attempt)
-        self._check()
+        for attempt in range(len(self._trials(recipe)) + 1, ATTEMPTS + 1):
+            tried = self.view.tried.get(recipe.digest)
+            if tried is not None and tried.given_up is None:
+                break
+            # what another session of this home gave up is found as the answer to the first attempt
+            self._context.bench.trial(
+                recipe, reference=self._reference(), batch_size=self.view.low_batch, attempt=attempt
+            )
+            self._check()
 
     def _sweep(self, recipes: Sequence[Recipe]) -> None:
         """Measure those that are fastest alone at larger batches, unless they are hopelessly behind what stands."""
@@ -162,7 +166,8 @@ class Climb:
         if view.workload.source.fixed_batch is not None:
             return
         hopeless_ms = HOPELESS_TIMES * self._standing.tried.first_point.latency_ms.p50.value
-        ran = [view.tried[r.digest] for r in recipes if r.digest in view.tried and view.tried[r.digest].ran]
+        known = [view.tried[r.digest] for r in recipes if r.digest in view.tried]
+        ran = [tried for tried in known if tried.ran and tried.given_up is None]
         ran = [tried for tried in ran if tried.first_point.latency_ms.p50.value <= hopeless_ms]
         ran.sort(key=lambda tried: tried.first_point.latency_ms.p50.value)
         for tried in ran[:SWEPT]:
@@ -210,12 +215,14 @@ class Climb:
         failed = [t for t in tried if not t.ran or t.given_up is not None]
         if not failed:
             return ChallengeStep(name=rung.name, outcome=StepOutcome.SKIPPED, why=_sentence(why_not or _NOTHING_ELSE))
-        reasons = "; ".join(f"{t.name}: {t.given_up or t.reason}" for t in failed)
+        reasons = "; ".join(
+            f"{t.name} was given up: {t.given_up}" if t.given_up else f"{t.name} failed: {t.reason}" for t in failed
+        )
         evidence = tuple(e for t in failed for e in t.evidence)
         return ChallengeStep(
             name=rung.name,
             outcome=StepOutcome.NOT_TAKEN,
-            why=f"Nothing of it was measured to the end: {reasons}.",
+            why=f"There are no figures of it. {_sentence(reasons)}",
             evidence=evidence,
         )
 

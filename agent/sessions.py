@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from tools.errors import InfertuneError
 from tools.lock import BusyError, held
-from tools.record import JOURNAL, LOCK, RESULT, SessionRecord, State, read_record
-from tools.tracking.session import read_result
+from tools.record import LOCK, State, read_record
 
 
 def folders(home: Path) -> list[Path]:
@@ -59,54 +58,6 @@ def is_running(folder: Path) -> bool:
             return False
     except BusyError:
         return True
-
-
-def list_sessions(home: Path) -> Iterator[str]:
-    """Yield one line for each session, the oldest first."""
-    known = folders(home)
-    if not known:
-        yield f"no sessions in {home} yet: infertune optimize digits-resnet50"
-    for folder in known:
-        yield f"{folder.name}  {_state(folder)}"
-
-
-def _state(folder: Path) -> str:
-    """Return what a session came to: its result, and what is left to be done about it."""
-    result, rest = _shown(folder), ""
-    if (folder / JOURNAL).exists():
-        try:
-            rest = _described(read_record(folder))
-        except InfertuneError as error:
-            rest = "" if result else f"cannot be read: {error.what}"
-    elif not result:
-        rest = "never began"
-    return f"{result}  ({rest})" if result and rest else result or f"({rest})"
-
-
-def _shown(folder: Path) -> str:
-    if not (folder / RESULT).exists():
-        return ""
-    try:
-        result = read_result(folder / RESULT)
-    except InfertuneError as error:
-        return f"(result.json cannot be read: {error.what})"
-    return f"{result.workload:<20} {result.verdict.value:<12} {result.summary}"
-
-
-def _described(record: SessionRecord) -> str:
-    """Return what is to be said beside the result, or in its place; empty for a session that came to its end."""
-    resume = f"infertune resume {record.session}"
-    match record.state:
-        case State.FINISHED if record.recorded.get("run_id") is None:
-            return f"not in MLflow yet: infertune sync {record.session}"
-        case State.FINISHED:
-            return ""
-        case State.FAILED:
-            return f"could not be loaded: {record.failure}"
-        case State.INTERRUPTED:
-            return f"interrupted: {resume}"
-        case State.UNFINISHED:
-            return "running" if is_running(record.folder) else f"did not end: {resume}"
 
 
 def forget_threads(home: Path, sessions: Iterable[str]) -> None:
