@@ -20,7 +20,8 @@ from agent.sessions import folders
 from agent.signals import InterruptedSessionError, stop_on_signals
 from tools import plugins
 from tools.artifacts import write_file
-from tools.challenge import Challenge, targets
+from tools.challenge import Challenge
+from tools.challenge_targets import targets
 from tools.contracts import PROTOCOL_VERSION, Verdict
 from tools.errors import InfertuneError
 from tools.evidence import EvidenceStore

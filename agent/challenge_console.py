@@ -1,7 +1,8 @@
-"""The challenge in the terminal: one block a step, the targets, and where the files are."""
+"""The challenge in the terminal: all steps at a glance, then each with its intervals, the targets, and the files."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -29,7 +30,10 @@ def print_told(told: Told, console: Console) -> None:
     """
     console.print()
     _say(console, Text(fmt.clean(told_rows.sentence(told.challenge)), style="bold"))
-    for row in told_rows.step_rows(told.challenge):
+    rows = told_rows.step_rows(told.challenge)
+    console.print()
+    console.print(Padding(_overview(rows), (0, 0, 0, 2)))
+    for row in rows:
         console.print()
         _say(
             console,
@@ -57,7 +61,22 @@ def print_told(told: Told, console: Console) -> None:
 
 
 def _what(row: told_rows.StepRow) -> str:
-    return f"{row.recipe}, batch {row.batch}" if row.batch else row.recipe
+    parts = (row.recipe, row.batch and f"batch {row.batch}", row.replicas)
+    return ", ".join(part for part in parts if part)
+
+
+def _overview(rows: Sequence[told_rows.StepRow]) -> Table:
+    """Return a line for each step; the intervals follow below, where there is room for them."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("step", ""):
+        table.add_column(name, no_wrap=True)
+    for name in ("batch", "throughput", "times", "p99", "cost of 1,000"):
+        table.add_column(name, no_wrap=True, justify="right")
+    for row in rows:
+        outcome = Text(row.outcome, style=_STYLES.get(row.outcome, _OTHER))
+        figures = (row.throughput.text, row.times, row.p99.text, row.cost.text)
+        table.add_row(row.replicas or row.name, outcome, row.batch or fmt.NOTHING, *figures)
+    return table
 
 
 def _figures(row: told_rows.StepRow) -> Table:

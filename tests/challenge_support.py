@@ -1,15 +1,18 @@
 """Recorded challenges: the steps of invented evidence, judged by the real code."""
 
 from recorded_support import EAGER, FLOAT, INT8, view, write_session
-from sample_result import PRICE_USD, interval
+from sample_result import PRICE_USD, interval, scaling
 from tests_support import hardware, measured_trial, spec
 
 from agent.climb import Climb
 from agent.contexts import make_context
 from agent.recorded import loaded_of
 from agent.space import space
-from tools.challenge import Challenge, ChallengeStep, Figures, StepOutcome, targets
+from tools.challenge import Challenge, ChallengeStep, Figures, StepOutcome
+from tools.challenge_targets import targets
 from tools.contracts import ComparisonResult, Precision
+from tools.contracts.recommendation import Effort, Recommendation, Series
+from tools.contracts.scaling import DayOutcome, ScalingOption
 from tools.ledger import Ledger
 from tools.observer import Silent
 from tools.record import read_record
@@ -48,15 +51,27 @@ class Recorded:
         asked = asked.model_copy(update={"search": asked.search.model_copy(update={"exclude": ("torchscript",)})})
         self.record = read_record(write_session(home, [measured_trial(EAGER, 12.0)], asked=asked))
 
-    def climb(self, evidence, machine=None):
-        """Return the climb of a session that measured this, on no machine if none is given."""
+    def climb(self, evidence, machine=None, *, elsewhere=()):
+        """Return the climb of a session that measured this, on no machine if none is given.
+
+        Args:
+            evidence: that the session used.
+            machine: measures.
+            elsewhere: what other sessions of the same home measured.
+        """
         availability = view([], available=("eager", "openvino", ORT)).availability
         started = self.record.started.model_copy(
             update={"availability": availability, "hardware": hardware(("avx512_vnni",))}
         )
         record = type(self.record)(self.record.folder, started, self.record.loaded)
         context = make_context(
-            record, loaded_of(record), self.home, Ledger(None), recorded=evidence, observer=Silent(), machine=machine
+            record,
+            loaded_of(record),
+            self.home,
+            Ledger(None),
+            recorded=(*evidence, *elsewhere),
+            observer=Silent(),
+            machine=machine,
         )
         return Climb(context, evidence)
 
@@ -111,4 +126,61 @@ def sample_challenge():
         steps=steps,
         targets=targets(steps, ("e-compared", ratio)),
         seconds=500.0,
+    )
+
+
+def played_scaling(*, worst_p99_ms=0.4, peak_rps=6_000.0, capacity_rps=35_000.0, replicas=2, days=1, **updates):
+    """Return a scaling whose traffic was played in the twin under today's autoscaler, which stays."""
+    minutes, served = days * 1440, days * 86_400 * 1_000.0
+    outcome = DayOutcome(
+        day="the recorded traffic",
+        minutes=minutes,
+        missed_minutes=0,
+        worst_p99_ms=worst_p99_ms,
+        replica_hours=replicas * minutes / 60,
+        cost_usd=replicas * minutes / 60 * PRICE_USD,
+        scalings=0,
+        reversals=0,
+        peak_replicas=replicas,
+        mean_replicas=replicas,
+        requests=served,
+        served=served,
+        refused=0.0,
+        waiting_at_end=0.0,
+    )
+    today = ScalingOption(name="today's HPA: cpu 80 %, 2 to 40", spec={}, outcomes=(outcome,), is_today=True)
+    buckets = 288
+    series = Series(
+        minute=tuple(i * minutes / buckets for i in range(buckets)),
+        rate_rps=(peak_rps,) * buckets,
+        replicas=(replicas,) * buckets,
+        p99_ms=(worst_p99_ms,) * buckets,
+    )
+    effort = Effort(
+        settings=1, failed_early=0, too_costly=0, busiest_day_runs=1, recorded_runs=1, harder_runs=0, processes=1,
+        seconds=0.1,
+    )  # fmt: skip
+    recommendation = Recommendation(
+        slo_ms=50.0,
+        kept_share=0.999,
+        minutes=minutes,
+        chosen=today,
+        today=today,
+        options=(today,),
+        static=None,
+        sentence="Change nothing.",
+        notes=(),
+        effort=effort,
+        before=series,
+    )
+    planned = scaling()
+    traffic = planned.traffic.model_copy(update={"peak_rps": peak_rps, "seconds": minutes * 60.0})
+    return planned.model_copy(
+        update={
+            "traffic": traffic,
+            "capacity_rps": interval(capacity_rps),
+            "recommendation": recommendation,
+            "evidence": ("e-scaling",),
+            **updates,
+        }
     )

@@ -28,6 +28,7 @@ from tools.contracts import (
     digest_of,
 )
 from tools.result import (
+    AdviceSummary,
     BatchRecommendation,
     BuildSummary,
     Configuration,
@@ -314,7 +315,7 @@ def profile() -> ProfileResult:
     layers = [
         LayerProfile(
             path=name,
-            operator="linear" if name == "fc" else "convolution",
+            operator="Linear" if name == "fc" else "Conv2d",
             ms=12.6 * w / total,
             share=w / total,
             flops=2.3e8 * w,
@@ -326,7 +327,7 @@ def profile() -> ProfileResult:
     layers += [
         LayerProfile(
             path="layer1.0.bn3",
-            operator="normalization",
+            operator="BatchNorm2d",
             ms=0.32,
             share=0.0254,
             flops=1.6e6,
@@ -334,7 +335,7 @@ def profile() -> ProfileResult:
             gflops_per_s=5.0,
         ),
         LayerProfile(
-            path="relu", operator="activation", ms=0.44, share=0.035, flops=8e5, bytes_moved=6.4e6, gflops_per_s=1.8
+            path="relu", operator="ReLU", ms=0.44, share=0.035, flops=8e5, bytes_moved=6.4e6, gflops_per_s=1.8
         ),
     ]
     layers.sort(key=lambda layer: -layer.share)
@@ -621,6 +622,22 @@ def gates() -> tuple[Gate, ...]:
     )
 
 
+def advice() -> AdviceSummary:
+    return AdviceSummary(
+        model="small-model at llm.example.internal",
+        asked=3,
+        refused=("The answer named option 9 of 4.",),
+        tried=("onnxruntime int8-dynamic",),
+        influence="1 of 9 candidates was tried on its advice; none of them is the one that is recommended.",
+        text="openvino int8-static at batch 16 costs 29.9 times less per request, with a p99 of 8.3 ms.",
+        seconds=41.0,
+        tokens_in=5210,
+        tokens_out=388,
+        estimated=False,
+        evidence=("e0000000000adv01", "e0000000000adv02"),
+    )
+
+
 def sample_result(**updates: Any) -> SessionResult:
     """A session that kept its promises, with every section filled."""
     tried = trials()
@@ -679,6 +696,7 @@ def sample_result(**updates: Any) -> SessionResult:
         ),
         scaling=scaling(),
         gates=gates(),
+        advice=advice(),
         notes=("600 of 1,797 items calibrate the quantization and are held out from the evaluation.",),
         files={
             "report": f"{home}/report.html",
@@ -715,6 +733,7 @@ def empty_result(verdict: Verdict = Verdict.INTERRUPTED) -> SessionResult:
         edge_cases=(),
         scaling=None,
         gates=(),
+        advice=None,
         notes=(),
         files={},
         mlflow=None,

@@ -12,19 +12,12 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from tools.contracts import ComparisonResult, Contract, Interval
+from tools.contracts import Contract, Interval
 from tools.cost import cost_per_1000_usd
 from tools.report import format as fmt
 from tools.result import ScalingSummary
 from tools.selection import Configured, breaches, margins
 from tools.spec import Objective
-
-STRETCH = 3.0
-"""So many times a target is its stretch."""
-MAX_DROP = 0.01
-"""One point of an accuracy; of another metric, this much of its unit."""
-_RATIOS = {"throughput": 20.0, "cost per request": 12.5, "p99": 3.3}
-"""What is asked, as how many times as good as the model as given."""
 
 
 class StepOutcome(StrEnum):
@@ -46,7 +39,8 @@ class Figures(Contract):
 
     batch_size: int = Field(ge=1)
     throughput_rps: Interval
-    p50_ms: Interval
+    p50_ms: Interval | None
+    """None where the twin answers in place of a measurement: it tells a p99 and no p50."""
     p99_ms: Interval
     cost_per_1000_usd: Interval
     accuracy: Interval
@@ -214,11 +208,14 @@ def replicas_step(final: Configured, scaling: ScalingSummary, price_per_hour_usd
         day = played.outcomes[0]
         count = max(day.peak_replicas, 1)
         cost = day.cost_usd / day.served * 1000 if day.served else 0.0
-        figures = figures.model_copy(update={"cost_per_1000_usd": _exactly(cost), "p99_ms": _exactly(day.worst_p99_ms)})
         why = (
             f"From the twin, over {fmt.seconds(day.minutes * 60)} of traffic: at most {count} replicas, "
-            f"{day.mean_replicas:.1f} on average, idle time paid for; the p99 is that of the worst minute."
+            f"{day.mean_replicas:.1f} on average, idle time paid for. The p99 is that of a request in the worst "
+            f"minute, waiting included{_small_batches(figures, scaling, count, day.worst_p99_ms)}."
         )
+        computed = {"cost_per_1000_usd": _exactly(cost), "p99_ms": _exactly(day.worst_p99_ms), "p50_ms": None}
+        figures = figures.model_copy(update=computed)
+    why += _without(scaling)
     figures = figures.model_copy(update={"throughput_rps": scaling.capacity_rps.scaled(count)})
     return ChallengeStep(
         name="replicas",
@@ -238,72 +235,27 @@ def final_step(steps: Sequence[ChallengeStep]) -> ChallengeStep:
     return [step for step in steps if step.outcome in kept][-1]
 
 
-def targets(steps: Sequence[ChallengeStep], compared: tuple[str, ComparisonResult] | None) -> tuple[Target, ...]:
-    """Return what was asked of the last step, each with what was measured. One replica against one.
-
-    Args:
-        steps: the model as given first.
-        compared: id and result of timing the two in turn; None where that was not done, or came to nothing.
-    """
-    baseline, final = steps[0], final_step(steps)
-    before, after = baseline.figures, final.figures
-    assert before is not None
-    assert after is not None
-    alone = tuple(dict.fromkeys((*baseline.evidence, *final.evidence)))
-    served = quotient(after.throughput_rps, before.throughput_rps)
-    cheaper = quotient(before.cost_per_1000_usd, after.cost_per_1000_usd)
-    how, evidence = "Measured one after the other, not in turn.", alone
-    if compared is not None:
-        served = cheaper = compared[1].throughput
-        how = f"Timed in turn with the model as given, in {compared[1].processes} processes."
-        if not compared[1].stable:
-            how += f" The machine was disturbed in {compared[1].disturbed_rounds} rounds: not to be relied on."
-        evidence = (compared[0],)
-    p99 = quotient(before.p99_ms, after.p99_ms)
-    spans = f"Of a call: {fmt.ms(before.p99_ms.value)} at batch {before.batch_size}, {fmt.ms(after.p99_ms.value)} at "
+def _small_batches(full: Figures, scaling: ScalingSummary, count: int, p99_ms: float) -> str:
+    """Return why a request is answered sooner than a full batch, where it is; replicas without enough to do."""
+    if full.p50_ms is None or p99_ms >= full.p50_ms.value:
+        return ""
+    share = scaling.traffic.peak_rps / count / scaling.capacity_rps.value
     return (
-        _ratio("throughput", served, how, evidence),
-        _ratio("cost per request", cheaper, f"{how} One replica at the same price, kept busy.", evidence),
-        _ratio("p99", p99, f"{spans}batch {after.batch_size}; measured one after the other.", alone),
-        Target(
-            name="accuracy drop",
-            wanted=MAX_DROP,
-            got=after.accuracy_drop,
-            how=f"Paired over {after.accuracy_drop.n} held-out items.",
-            state=TargetState.MET if after.accuracy_drop.value <= MAX_DROP else TargetState.MISSED,
-            evidence=final.evidence,
-        ),
+        f": less than a full batch of {full.batch_size} takes, because at the traffic's peak a replica has "
+        f"{fmt.percent(share, 0)} of the work it could do, and answers in small batches"
     )
 
 
-def quotient(numerator: Interval, denominator: Interval) -> Interval:
-    """Return the ratio of two positive intervals, as wide as it can be: they were not measured in turn."""
-    return Interval(
-        value=numerator.value / denominator.value,
-        low=numerator.low / denominator.high,
-        high=numerator.high / denominator.low,
-        n=min(numerator.n, denominator.n),
+def _without(scaling: ScalingSummary) -> str:
+    """Return what the same traffic would take without any of the steps, as a further sentence; empty if not known."""
+    peak, cost = scaling.baseline_replicas_peak, scaling.baseline_daily_cost_usd
+    if peak is None or cost is None:
+        return ""
+    replicas = "1 replica" if peak == 1 else f"{peak} replicas"
+    return (
+        f" The model as given would need {replicas} at the peak: {fmt.usd(cost)} a day, planned minute by minute, "
+        f"against {fmt.usd(scaling.daily_cost_usd)}."
     )
-
-
-def _ratio(name: str, got: Interval, how: str, evidence: tuple[str, ...]) -> Target:
-    wanted = _RATIOS[name]
-    return Target(
-        name=name,
-        wanted=wanted,
-        got=got,
-        how=how,
-        state=_state(got, wanted),
-        stretch=wanted * STRETCH,
-        stretch_state=_state(got, wanted * STRETCH),
-        evidence=evidence,
-    )
-
-
-def _state(got: Interval, wanted: float) -> TargetState:
-    if got.low >= wanted:
-        return TargetState.MET
-    return TargetState.MISSED if got.high < wanted else TargetState.OPEN
 
 
 def _gain(option: Configured, standing: Configured) -> str:

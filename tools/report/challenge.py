@@ -16,6 +16,7 @@ from tools.result import SessionResult
 
 _MARKS = {TargetState.MET: "good", TargetState.MISSED: "bad", TargetState.OPEN: ""}
 _DROP = "accuracy drop"
+_LABELS = {"throughput": "throughput of one replica", "cost per request": "cheaper per request", "p99": "lower p99"}
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,12 @@ class StepRow:
     outcome: str
     recipe: str
     batch: str
-    """Batch size, with the replicas where there are several; empty where there are no figures."""
+    """Empty where there are no figures."""
+    replicas: str
+    """Empty where there is one."""
     throughput: Cell
+    times: str
+    """Throughput, as how many times that of the model as given."""
     p50: Cell
     p99: Cell
     cost: Cell
@@ -42,6 +47,8 @@ class TargetRow:
     """One target."""
 
     name: str
+    label: str
+    """What the figure says, as it stands below it."""
     wanted: str
     got: Cell
     state: str
@@ -54,7 +61,9 @@ class TargetRow:
 
 def step_rows(challenge: Challenge) -> tuple[StepRow, ...]:
     """Return every step, in order."""
-    return tuple(_step_row(step, challenge.metric) for step in challenge.steps)
+    given = challenge.steps[0].figures
+    assert given is not None
+    return tuple(_step_row(step, given.throughput_rps.value, challenge.metric) for step in challenge.steps)
 
 
 def target_rows(challenge: Challenge) -> tuple[TargetRow, ...]:
@@ -124,17 +133,18 @@ def render_task(challenge: dict[str, Any], result: dict[str, Any], page: str, pi
     return {"picture": True, "notes": []}
 
 
-def _step_row(step: ChallengeStep, metric: str) -> StepRow:
+def _step_row(step: ChallengeStep, given_rps: float, metric: str) -> StepRow:
     f, nothing = step.figures, Cell()
     why = step.why if step.settled else f"{step.why} The machine was too noisy for these figures to be relied on."
-    batch = "" if f is None else str(f.batch_size) if step.replicas == 1 else f"{f.batch_size} x {step.replicas}"
     return StepRow(
         name=step.name,
         outcome=step.outcome.value,
         recipe=fmt.clean(step.recipe or ""),
-        batch=batch,
+        batch="" if f is None else str(f.batch_size),
+        replicas="" if f is None or step.replicas == 1 else f"{step.replicas} replicas",
         throughput=nothing if f is None else _cell(fmt.rate(f.throughput_rps.value), f.throughput_rps),
-        p50=nothing if f is None else _cell(fmt.ms(f.p50_ms.value), f.p50_ms),
+        times=fmt.NOTHING if f is None else f"{fmt.number(f.throughput_rps.value / given_rps)}x",
+        p50=nothing if f is None or f.p50_ms is None else _cell(fmt.ms(f.p50_ms.value), f.p50_ms),
         p99=nothing if f is None else _cell(fmt.ms(f.p99_ms.value), f.p99_ms),
         cost=nothing if f is None else _cell(fmt.usd(f.cost_per_1000_usd.value), f.cost_per_1000_usd),
         accuracy=nothing if f is None else _accuracy(f.accuracy, metric),
@@ -153,6 +163,7 @@ def _target_row(target: Target, metric: str) -> TargetRow:
         stretch = f"{fmt.number(target.stretch)}x: {target.stretch_state.value}"
     return TargetRow(
         name=target.name,
+        label=_LABELS.get(target.name, target.name),
         wanted=wanted if is_drop else f"at least {wanted}",
         got=got,
         state=target.state.value,

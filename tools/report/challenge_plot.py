@@ -61,16 +61,19 @@ def draw_steps(challenge: Challenge) -> str | None:
     throughput.set_yticks(range(len(steps)), [step.name for step in steps])
     throughput.tick_params(axis="y", labelcolor=Ink.TEXT, length=0)
     throughput.invert_yaxis()
-    return inline_svg(figure, "steps", describe(steps))
+    return inline_svg(figure, "steps", "Throughput and p99, step by step", describe(steps))
 
 
 def describe(steps: list[ChallengeStep]) -> str:
     """Return the plot in words, for whoever cannot see it."""
     told = []
+    first = steps[0].figures
+    assert first is not None
     for step in steps:
         assert step.figures is not None
         served, slowest = step.figures.throughput_rps.value, step.figures.p99_ms.value
-        told.append(f"{step.name}: {fmt.rate(served)}, p99 {fmt.ms(slowest)}, {step.outcome.value}")
+        gain = fmt.number(served / first.throughput_rps.value)
+        told.append(f"{step.name}, {step.outcome.value}: {fmt.rate(served)} ({gain}x), p99 {fmt.ms(slowest)}")
     return f"Throughput and p99 step by step. {'; '.join(told)}."
 
 

@@ -174,6 +174,13 @@ def drop_span(interval: Interval, metric: str) -> str:
     return f"[{interval.low:+.4g}, {interval.high:+.4g}]"
 
 
+def loss(drop: Interval) -> str:
+    """Return in words whether an accuracy drop is one beyond the noise."""
+    if drop.low > 0:
+        return "a loss beyond the noise"
+    return "a gain beyond the noise" if drop.high < 0 else "no change beyond the noise"
+
+
 def objective(asked: Objective, metric: str) -> str:
     """Return what was asked for: `lowest cost, p99 at most 25.0 ms, accuracy drop at most 1.00 points`."""
     limit = asked.max_accuracy_drop

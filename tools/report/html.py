@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 _LAYER_ROWS = 15
+_LEFT_OUT_ROWS = 8
+"""Of what was left out; the rest unfolds."""
 
 VERDICTS: Mapping[Verdict, str] = {
     Verdict.MET: "Every promise is kept.",
@@ -36,6 +38,12 @@ GLOSSARY: Mapping[str, str] = {
     "Above 1 the best is better.",
     "Accuracy drop": "Baseline minus candidate on the same items. Positive is worse.",
     "Pareto front": "The trials that no other trial beats in both accuracy and latency.",
+    "distill": "A smaller model that learned to answer as the given one does.",
+    "prune-channels": "Whole channels taken out, so that less is to be computed.",
+    "finetune": "Training on after pruning, to win back accuracy.",
+    "fp32, bf16, int8": "How numbers are kept and computed: 32 or 16 bits of floating point, or 8-bit integers. "
+    "Static: their scales were calibrated beforehand; dynamic: they are found for each call.",
+    "streams, threads": "How many calls a runtime answers side by side, and on how many cores each.",
     "MFLOP": "Millions of floating-point operations: the work that one item is. It says less about the time than one "
     "would think.",
     "Expected gain": "How many times as good as the model as given a candidate was thought to be before it was tried: "
@@ -66,13 +74,14 @@ def render_template(template: str, result: SessionResult, **more: Any) -> str:
     """
     from markupsafe import Markup
 
-    from tools.report import pareto, plots
+    from tools.report import pareto, plots, traffic_plot
 
     drawn = {
         "pareto": pareto.pareto(result),
         "batch": plots.batch_curves(result),
         "layers": plots.layers(result.profile.layers) if result.profile else None,
-        "traffic": _traffic(result.scaling),
+        "traffic": traffic_plot.traffic(result),
+        "scaling": _played(result.scaling),
     }
     return (
         _environment()
@@ -90,11 +99,13 @@ def render_template(template: str, result: SessionResult, **more: Any) -> str:
             silent_steps=steps.silent_steps(result),
             sensitivities=steps.sensitivities(result),
             left_out=choices.left_out(result),
+            left_out_first=_LEFT_OUT_ROWS,
             why_stopped=choices.why_stopped(result),
             choices=choices.choices(result),
             layers=result.profile.layers[:_LAYER_ROWS] if result.profile else (),
             operators=_largest_first(result.profile.operators) if result.profile else (),
             gates=_by_stage(result.gates),
+            usable_as_given_rps=traffic_plot.usable_as_given_rps(result),
             settings=scaling_rows.settings(result.scaling),
             server_diff=rows.diff(result.plan.server_diff or result.plan.diff) if result.plan else (),
             diff=rows.diff(result.scaling.hpa_diff) if result.scaling else (),
@@ -141,18 +152,16 @@ def _environment() -> Environment:
         name: getattr(fmt, name)
         for name in ("ms", "mb", "usd", "rate", "number", "seconds", "span", "drop", "accuracy")
     }
-    environment.globals |= {"facts": choices.facts, "label": fmt.label}
+    environment.globals |= {"facts": choices.facts, "label": fmt.label, "loss": fmt.loss}
     return environment
 
 
-def _traffic(scaling: ScalingSummary | None) -> str | None:
-    """Draw what the twin did, or, where it was not asked, the traffic and the replicas that hold it."""
-    from tools.report import plots, scaling_plot
+def _played(scaling: ScalingSummary | None) -> str | None:
+    """Draw what the twin did, where it was asked."""
+    from tools.report import scaling_plot
 
-    if scaling is None:
-        return None
-    drawn = None if scaling.recommendation is None else scaling_plot.scaling(scaling.recommendation)
-    return drawn or plots.traffic(scaling)
+    recommendation = None if scaling is None else scaling.recommendation
+    return None if recommendation is None else scaling_plot.scaling(recommendation)
 
 
 def _by_stage(gates: tuple[Gate, ...]) -> dict[str, list[Gate]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
+from tools.report.svg import Ink
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -15,6 +17,8 @@ Box: TypeAlias = tuple[float, float, float, float]
 
 _DOT = 6.0
 _FONT_SIZE = 9.5
+_BESIDE = 10.0
+"""Points between a dot and the end of a label beside it."""
 _OFFSETS = [
     (side * distance, up * distance)
     for distance in (14, 24, 36, 50, 66)
@@ -44,7 +48,8 @@ def place_labels(axes: Axes, labels: Sequence[Label], dots: Sequence[tuple[float
         extent = axes.text(0, 0, text, fontsize=_FONT_SIZE).get_window_extent()
         axes.texts[-1].remove()
         center_x, center_y = axes.transData.transform((x, y))
-        for dx, dy in _OFFSETS:
+        width_points = extent.width / pixels_per_point
+        for dx, dy in (*_OFFSETS, *_beside(width_points)):
             seat = around(
                 center_x + dx * pixels_per_point,
                 center_y + dy * pixels_per_point,
@@ -56,6 +61,12 @@ def place_labels(axes: Axes, labels: Sequence[Label], dots: Sequence[tuple[float
                 taken.append(seat)
                 _write(axes, (x, y), (dx, dy), text, color)
                 break
+
+
+def _beside(width_points: float) -> list[tuple[float, float]]:
+    """Return places that begin or end beside a dot, above and below it: what a wide label needs at an edge."""
+    reach = width_points / 2 + _BESIDE
+    return [(side * reach, up * distance) for distance in (20, 28, 38, 50, 66) for side in (1, -1) for up in (1, -1)]
 
 
 def around(x: float, y: float, half_width: float, half_height: float) -> Box:
@@ -79,5 +90,6 @@ def _write(axes: Axes, at: tuple[float, float], offset: tuple[float, float], tex
         fontsize=_FONT_SIZE,
         color=color,
         arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.7, "alpha": 0.5, "shrinkA": 1, "shrinkB": 5},
+        bbox={"facecolor": Ink.PAPER, "edgecolor": "none", "alpha": 0.85, "pad": 1},  # lines pass behind the words
         zorder=6,
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from tools.contracts import BatchPoint
 from tools.report import format as fmt
 from tools.report import rows
 from tools.report.labels import place_labels
@@ -14,6 +15,10 @@ from tools.result import SessionResult, TrialSummary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+_LABEL_WIDTH = 38
+_Dot: TypeAlias = tuple[TrialSummary, BatchPoint, float]
+"""A trial, what was measured of it at batch 1, and its accuracy."""
 
 
 @styled
@@ -50,8 +55,7 @@ def pareto(result: SessionResult) -> str | None:
             [p50], [accuracy], s=size, color=color if filled else Ink.PAPER, edgecolors=color, linewidths=1.3, zorder=4
         )
         if i in front or color in (Ink.BEST, Ink.BASELINE):
-            # what was done to the model stands in a line of its own: in one, few names find a place
-            labelled.append((p50, accuracy, fmt.clean(trial.recipe).replace(", ", ",\n"), color))
+            labelled.append((p50, accuracy, _label(trial, color), color))
     steps = sorted((points[i][1].latency_ms.p50.value, points[i][2]) for i in front)
     axes.step([x for x, _ in steps], [y for _, y in steps], where="post", color=Ink.BEST, lw=1.2, alpha=0.6, zorder=2)
     _limits(axes, result, lower=lower)
@@ -62,14 +66,37 @@ def pareto(result: SessionResult) -> str | None:
     axes.yaxis.set_major_formatter(lambda value, _: fmt.accuracy(value, metric))
     axes.set_xlabel("latency of one request, p50 with whisker to p99 (ms, log scale)")
     axes.set_ylabel(f"accuracy ({fmt.clean(metric.rpartition(':')[2])})" if metric else "accuracy")
+    # where room is short, what the page is about has its name before the others
+    labelled.sort(key=lambda label: (label[3] != Ink.BEST, label[3] != Ink.BASELINE))
     place_labels(axes, labelled, [(p.latency_ms.p50.value, a) for _, p, a in points])
-    names = ", ".join(fmt.clean(points[i][0].recipe) for i in sorted(front))
-    return inline_svg(figure, "pareto", f"Accuracy against latency of {len(points)} trials. On the front: {names}.")
+    return inline_svg(figure, "pareto", "Accuracy against latency of every trial", _describe(result, points, front))
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> set[int]:
     """Return the indices of the points (smaller x is better, larger y is better) that no other point dominates."""
     return {i for i, (x, y) in enumerate(points) if not any(u <= x and v >= y and (u, v) != (x, y) for u, v in points)}
+
+
+def _label(trial: TrialSummary, color: str) -> str:
+    """Return what stands beside a dot: in lines, and short, since few long names find a place."""
+    name = fmt.clean(trial.recipe)
+    variant, _, runtime = name.rpartition(", ")
+    lines = [fmt.squeeze(variant, _LABEL_WIDTH), fmt.squeeze(runtime, _LABEL_WIDTH)] if variant else [name]
+    role = {Ink.BEST: "best", Ink.BASELINE: "as given"}.get(color)
+    return "\n".join([role, *lines] if role else lines)
+
+
+def _describe(result: SessionResult, points: Sequence[_Dot], front: set[int]) -> str:
+    """Return the plot in words: what is on the front, what was chosen, and the model as given."""
+    metric, told = result.metric, []
+    for i, (trial, point, accuracy) in enumerate(points):
+        given = result.baseline is not None and trial.definition == result.baseline.definition
+        roles = [("best", trial.chosen), ("as given", given), ("on the front", i in front)]
+        what = ", ".join(role for role, holds in roles if holds)
+        if what:
+            latency = f"p50 {fmt.ms(point.latency_ms.p50.value)}, p99 {fmt.ms(point.latency_ms.p99.value)}"
+            told.append(f"{fmt.clean(trial.recipe)} ({what}): {fmt.accuracy(accuracy, metric)}, {latency}")
+    return f"Accuracy against the latency of one request, {len(points)} trials. {'; '.join(told)}."
 
 
 def _look(result: SessionResult, trial: TrialSummary, *, on_front: bool) -> tuple[str, float]:

@@ -1,16 +1,16 @@
-"""The plots of batch sizes, layers and traffic, each as inline SVG."""
+"""The plots of batch sizes and of layers, each as inline SVG."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tools.contracts import BatchPoint, LayerProfile
+from tools.measure.layers import kind_of
 from tools.report import format as fmt
 from tools.report import rows
 from tools.report.svg import Ink, inline_svg, new_figure, plain_log_ticks, styled
-from tools.result import ScalingSummary, SessionResult, TrialSummary
+from tools.result import SessionResult, TrialSummary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 _LAYERS = 15
 _PATH_WIDTH = 34
 _OTHER_CURVES = 6
-_OPERATOR_COLORS = ("convolution", "linear", "normalization", "activation", "attention", "pooling")
+_COLORED = ("convolution", "linear", "normalization", "activation", "attention", "pooling")
 """Kinds of operators with a colour of their own, the same in every report."""
+_BASELINE: dict[str, Any] = {"color": Ink.BASELINE, "marker": "s", "linestyle": (0, (4, 2))}
+_BEST: dict[str, Any] = {"color": Ink.BEST, "marker": "o"}
+"""Baseline and best differ by marker and dash as well as by colour."""
 
 
 @styled
@@ -36,10 +39,10 @@ def batch_curves(result: SessionResult) -> str | None:
     for axes, pick in ((throughput, _throughput), (p99, _p99)):
         axes.set_xscale("log", base=2)
         for trial in others[:_OTHER_CURVES]:
-            _curve(axes, trial.points, pick, Ink.OTHER, None)
-        for named, color, role in ((baseline, Ink.BASELINE, "baseline"), (best, Ink.BEST, "best")):
+            _curve(axes, trial.points, pick, {"color": Ink.OTHER}, None)
+        for named, look, role in ((baseline, _BASELINE, "baseline"), (best, _BEST, "best")):
             if named is not None and named in curves:
-                _curve(axes, named.points, pick, color, f"{role}: {fmt.clean(named.recipe)}")
+                _curve(axes, named.points, pick, look, f"{role}: {fmt.clean(named.recipe)}")
         sizes = sorted({p.batch_size for t in curves for p in t.points})
         axes.set_xticks(sizes, [str(s) for s in sizes])
         axes.minorticks_off()
@@ -66,7 +69,13 @@ def batch_curves(result: SessionResult) -> str | None:
     handles, names = throughput.get_legend_handles_labels()
     if handles:
         figure.legend(handles, names, loc="outside upper left", ncols=2, fontsize=9.5)
-    return inline_svg(figure, "batch", "Throughput and p99 latency against the batch size, with 95 % intervals.")
+    told = " ".join(
+        f"{role}, {fmt.clean(t.recipe)}: {_in_words(t.points)}."
+        for role, t in (("Best", best), ("Baseline", baseline))
+        if t is not None and t in curves
+    )
+    words = f"Throughput and p99 of a batch against its size, {len(curves)} candidates. {told}".rstrip()
+    return inline_svg(figure, "batch", "Throughput and p99 against the batch size", words)
 
 
 @styled
@@ -78,11 +87,13 @@ def layers(slowest: Sequence[LayerProfile]) -> str | None:
     figure = new_figure(0.9 + 0.29 * len(shown))
     axes = figure.add_subplot()
     seen: dict[str, Any] = {}
+    kinds = [kind_of(layer.operator) for layer in shown]
     for place, layer in enumerate(shown):
-        bars = axes.barh(place, layer.share * 100, height=0.66, color=_operator_color(layer.operator))
-        seen.setdefault(fmt.clean(layer.operator), bars)
+        bars = axes.barh(place, layer.share * 100, height=0.66, color=_kind_color(kinds[place]))
+        seen.setdefault(kinds[place], bars)
+        kind = f", {kinds[place]}" if len(set(kinds)) > 1 else ""
         axes.annotate(
-            f"{layer.share * 100:.1f} %  ({fmt.ms(layer.ms)})",
+            f"{layer.share * 100:.1f} %  ({fmt.ms(layer.ms)}{kind})",
             (layer.share * 100, place),
             xytext=(5, 0),
             textcoords="offset points",
@@ -94,55 +105,18 @@ def layers(slowest: Sequence[LayerProfile]) -> str | None:
     axes.tick_params(axis="y", labelcolor=Ink.TEXT, length=0)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    axes.margins(x=0.16)
+    axes.margins(x=0.16 if len(set(kinds)) == 1 else 0.28)
     axes.set_xlabel("share of the forward pass (%)")
     axes.legend(seen.values(), seen.keys(), loc="lower right", fontsize=9.5)
-    return inline_svg(figure, "layers", f"Share of the forward pass of the {len(shown)} slowest layers.")
+    told = "; ".join(f"{fmt.clean(layer.path)} {layer.share * 100:.1f} %, {fmt.ms(layer.ms)}" for layer in shown)
+    return inline_svg(figure, "layers", "The slowest layers", f"Shares of the forward pass, slowest first: {told}.")
 
 
-@styled
-def traffic(scaling: ScalingSummary) -> str | None:
-    """Draw the traffic, and below it the replicas that hold it; None without a series of at least two points."""
-    series = scaling.traffic.series
-    if len(series) < 2 or scaling.usable_rps <= 0:
-        return None
-    hours = [second / 3600 for second, _ in series]
-    rates = [rate for _, rate in series]
-    needed = [
-        min(max(math.ceil(rate / scaling.usable_rps), scaling.min_replicas), scaling.max_replicas) for rate in rates
-    ]
-    figure = new_figure(4.2)
-    load, replicas = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
-    load.fill_between(hours, rates, color=Ink.BEST, alpha=0.13, linewidth=0)
-    load.plot(hours, rates, color=Ink.BEST, linewidth=1.3)
-    for value, name in ((scaling.traffic.p95_rps, "p95"), (scaling.traffic.peak_rps, "peak")):
-        load.axhline(value, color=Ink.MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
-        load.annotate(
-            f"{name} {fmt.rate(value)}",
-            (1, value),
-            xycoords=("axes fraction", "data"),
-            xytext=(-2, -3 if name == "p95" else 3),
-            textcoords="offset points",
-            ha="right",
-            va="top" if name == "p95" else "bottom",
-            fontsize=9,
-            color=Ink.MUTED,
-        )
-    load.set_ylim(bottom=0, top=max(*rates, scaling.traffic.peak_rps) * 1.15)
-    load.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    load.set_title("requests per second", loc="left", fontsize=10, color=Ink.TEXT)
-    replicas.step(hours, needed, where="post", color=Ink.TEXT, linewidth=1.5)
-    replicas.set_ylim(0, max(needed) + 1)
-    replicas.yaxis.get_major_locator().set_params(integer=True, nbins=4)
-    replicas.set_title("replicas that hold it", loc="left", fontsize=10, color=Ink.TEXT)
-    replicas.set_xlabel("hour")
-    replicas.set_xlim(hours[0], hours[-1])
-    replicas.xaxis.get_major_locator().set_params(steps=[1, 2, 3, 4, 6, 10], nbins=12)
-    return inline_svg(
-        figure,
-        "traffic",
-        f"Traffic with a p95 of {fmt.rate(scaling.traffic.p95_rps)} and a peak of "
-        f"{fmt.rate(scaling.traffic.peak_rps)}, held by {min(needed)} to {max(needed)} replicas.",
+def _in_words(points: Sequence[BatchPoint]) -> str:
+    """Return a curve's figures: `batch 1 7,750/s, 0.237 ms; batch 2 ...`."""
+    ordered = sorted(points, key=lambda p: p.batch_size)
+    return "; ".join(
+        f"batch {p.batch_size} {fmt.rate(p.throughput_rps.value)}, {fmt.ms(p.latency_ms.p99.value)}" for p in ordered
     )
 
 
@@ -156,12 +130,12 @@ def _p99(point: BatchPoint) -> tuple[float, float, float]:
     return interval.value, interval.low, interval.high
 
 
-def _curve(axes: Axes, points: Sequence[BatchPoint], pick: Any, color: str, name: str | None) -> None:
+def _curve(axes: Axes, points: Sequence[BatchPoint], pick: Any, look: dict[str, Any], name: str | None) -> None:
     ordered = sorted(points, key=lambda p: p.batch_size)
     sizes = [p.batch_size for p in ordered]
     values, lows, highs = zip(*(pick(p) for p in ordered), strict=True)
     if name is None:
-        axes.plot(sizes, values, color=color, linewidth=1.0, zorder=2)
+        axes.plot(sizes, values, **look, linewidth=1.0, zorder=2)
         return
     errors = [
         [max(v - low, 0) for v, low in zip(values, lows, strict=True)],
@@ -171,8 +145,7 @@ def _curve(axes: Axes, points: Sequence[BatchPoint], pick: Any, color: str, name
         sizes,
         values,
         yerr=errors,
-        color=color,
-        marker="o",
+        **look,
         markersize=3.5,
         capsize=2.5,
         elinewidth=1,
@@ -206,7 +179,5 @@ def _recommended(axes: Axes, result: SessionResult, best: TrialSummary, pick: An
         )
 
 
-def _operator_color(operator: str) -> str:
-    if operator in _OPERATOR_COLORS:
-        return Ink.KINDS[_OPERATOR_COLORS.index(operator)]
-    return Ink.OTHER
+def _kind_color(kind: str) -> str:
+    return Ink.KINDS[_COLORED.index(kind)] if kind in _COLORED else Ink.OTHER

@@ -58,7 +58,9 @@ class TrialRow:
     """MFLOP of one item, with the number of parameters."""
     size: str
     throughput: Cell
+    """At the batch size where it is highest."""
     cost: Cell
+    """At the batch size where it is lowest, which stands in place of its interval."""
     accuracy: str
     drop: Cell
     seconds: str
@@ -266,7 +268,7 @@ def _trial_row(result: SessionResult, trial: TrialSummary) -> TrialRow:
     metric = result.metric
     alone = at_batch(trial, 1)
     fastest = max(trial.points, key=lambda p: p.throughput_rps.value, default=None)
-    cheapest = min(trial.cost_per_1000_usd.values(), key=lambda c: c.value, default=None)
+    cheapest = min(trial.cost_per_1000_usd.items(), key=lambda c: c[1].value, default=None)
     return TrialRow(
         name=trial.recipe,
         role=_role(result, trial),
@@ -276,8 +278,8 @@ def _trial_row(result: SessionResult, trial: TrialSummary) -> TrialRow:
         p99=_ms(alone.latency_ms.p99 if alone else None),
         work=_work(trial),
         size=fmt.quantity("size_mb", trial.size_mb),
-        throughput=_at(_rate(fastest.throughput_rps), fastest.batch_size) if fastest else Cell(),
-        cost=_usd(cheapest),
+        throughput=_rate(fastest.throughput_rps if fastest else None),
+        cost=_at(_usd(cheapest[1]), cheapest[0]) if cheapest else Cell(),
         accuracy=fmt.NOTHING if trial.accuracy is None else fmt.accuracy(trial.accuracy, metric),
         drop=_drop(trial.accuracy_drop, metric),
         seconds=fmt.seconds(trial.seconds),

@@ -19,7 +19,7 @@ _DASHED = (0, (3, 2))
 """Before and after differ by dash as well as by colour."""
 _SECONDS_FROM_MS = 10_000
 _LOG_FROM = 8.0
-"""A p99 that rises to this many times the SLO would flatten everything else on a linear scale."""
+"""A p99 that rises to this many times the SLO, or never to so small a part of it, is flat on a linear scale."""
 _LOG_UP_TO = 100.0
 """What waits this many times the SLO is hopeless: how hopeless need not be seen, and would flatten the rest."""
 _HOURS_UP_TO_MINUTES = 2 * 1440
@@ -60,7 +60,8 @@ def scaling(recommendation: Recommendation) -> str | None:
     figure.legend(handles, names, loc="outside upper left", ncols=2, fontsize=11)
     for axes in (load, replicas, p99):
         axes.tick_params(labelsize=11)
-    return inline_svg(figure, "scaling", describe(recommendation))
+    title = "Traffic, replicas and p99 over the same time, before and after"
+    return inline_svg(figure, "scaling", title, describe(recommendation))
 
 
 def describe(recommendation: Recommendation) -> str:
@@ -105,13 +106,14 @@ def _slo(axes: Axes, slo_ms: float, series: Sequence[Sequence[float]]) -> None:
     shown = [value for values in series for value in values if math.isfinite(value)]
     highest = max(shown, default=slo_ms)
     title = "p99 (ms)"
-    if highest > _LOG_FROM * slo_ms:
+    if not slo_ms / _LOG_FROM <= highest <= _LOG_FROM * slo_ms:
         lowest = min((value for value in shown if value > 0), default=slo_ms)
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(base=10))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.15g}")
-        axes.set_ylim(min(lowest, slo_ms) / 1.5, min(1.5 * highest, _LOG_UP_TO * slo_ms))
+        upper = 1.5 * highest if highest > slo_ms else 2.5 * slo_ms  # what the SLO is stands above its line
+        axes.set_ylim(min(lowest, slo_ms) / 1.5, min(upper, _LOG_UP_TO * slo_ms))
         cut = f", cut off at {_LOG_UP_TO:g} times the SLO" if highest > _LOG_UP_TO * slo_ms else ""
         title = f"p99 (ms, log scale{cut})"
     else:

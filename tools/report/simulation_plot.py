@@ -98,7 +98,7 @@ def draw(settings: Sequence[tuple[str, Series]], *, slo_ms: float, description: 
     load.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     handles, names = replicas.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper left", fontsize=10)
-    return inline_svg(figure, "simulation", description)
+    return inline_svg(figure, "simulation", "Traffic, replicas and p99 over the same time", description)
 
 
 def _latency_axis(axes: Axes, slo_ms: float, p99_ms: Sequence[float]) -> None:

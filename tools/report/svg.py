@@ -125,13 +125,14 @@ def mark_slo(axes: Axes, slo: float, text: str) -> None:
     )
 
 
-def inline_svg(figure: Figure, name: str, description: str) -> str:
+def inline_svg(figure: Figure, name: str, title: str, description: str) -> str:
     """Render a figure as an `<svg>` element to put into the page.
 
     Args:
         figure: drawn by a `styled` function with the colours of `Ink`.
         name: prefix of every id inside, so that several drawings can share a page.
-        description: what a person hears who cannot see it.
+        title: what is drawn, in a few words; browsers show it under the pointer.
+        description: what a person hears who cannot see it, with the figures that the drawing shows.
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
@@ -146,4 +147,5 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
     svg = re.sub("|".join(_VARIABLES), lambda found: f"var({_VARIABLES[found.group()]})", svg)
     head, rest = svg.split(">", 1)
     head = re.sub(r' (?:width|height)="[^"]*"', "", head)
-    return f'{head} role="img" aria-label="{escape(description)}" style="stroke-linejoin: round">{rest}'
+    attributes = f'role="img" aria-label="{escape(description)}" style="stroke-linejoin: round"'
+    return f"{head} {attributes}><title>{escape(title)}</title>{rest}"
