@@ -160,9 +160,14 @@ def describe(prospect: Prospect) -> str:
     """Say in a sentence what is hoped of a candidate."""
     low, high = (math.exp(prospect.gain + side * prospect.sd) for side in (-1.0, 1.0))
     return (
-        f"{prospect.candidate} is expected to be {low:.2g} to {high:.2g} times as good as the model as given, "
+        f"{prospect.candidate} is expected to be {two_digits(low)} to {two_digits(high)} times as good as the model as given, "
         f"is the best yet with a chance of {prospect.chance:.0%}, and costs about {prospect.seconds:.0f} s"
     )
+
+
+def two_digits(value: float) -> str:
+    """Return a number to two significant digits, without an exponent."""
+    return f"{float(f'{value:.2g}'):,.12g}"
 
 
 def prospects_of(

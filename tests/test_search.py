@@ -18,6 +18,7 @@ from agent.search import (
     next_candidate,
     posterior,
     prospects_of,
+    two_digits,
 )
 
 FACTS = Facts(precisions=frozenset({"fp32", "int8-static"}), threads=2, flops={"small": 0.25})
@@ -154,3 +155,10 @@ def test_the_model_as_given_is_known_to_gain_nothing():
 
 def test_a_student_may_lose_its_accuracy_more_easily():
     assert feasible_prior(levels(student="small")) < feasible_prior(levels()) <= 1
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(163.2, "160"), (1632.0, "1,600"), (8.14, "8.1"), (0.0416, "0.042"), (1.0, "1")]
+)
+def test_expectations_are_told_without_an_exponent(value, shown):
+    assert two_digits(value) == shown
