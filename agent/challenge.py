@@ -12,20 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.climb import Climb
-from agent.contexts import make_context
+from agent.contexts import measuring, workers_of
 from agent.policy import POLICY_VERSION
 from agent.recorded import evidence_of, loaded_of
-from agent.session import MEMORY_SHARE, Options, alone, optimize, read_result
+from agent.session import Options, alone, optimize, read_result
 from agent.sessions import folders
-from agent.signals import InterruptedSessionError, stop_on_signals
+from agent.signals import InterruptedSessionError
 from tools import plugins
 from tools.artifacts import write_file
 from tools.challenge import Challenge
 from tools.challenge_targets import targets
 from tools.contracts import PROTOCOL_VERSION, Verdict
 from tools.errors import InfertuneError
-from tools.evidence import EvidenceStore
-from tools.executors import open_workers
 from tools.hardware import detect, library_versions
 from tools.ledger import Ledger
 from tools.machine import Machine
@@ -110,28 +108,8 @@ def _tell(home: Path, folder: Path, observer: Observer) -> Told:
     loaded, started = loaded_of(record), record.started
     known = evidence_of(record, home)
     ledger = Ledger(None, evidence=record.evidence, decisions=())
-    memory_mb = loaded.spec.budget.trial_memory_mb or MEMORY_SHARE * started.hardware.memory_mb
-    with open_workers(
-        "local",
-        folder / "logs",
-        memory_limit_mb=memory_mb,
-        home=home,
-        hardware=started.hardware,
-        versions=started.versions,
-        observer=observer,
-    ) as workers:
-        machine = Machine(workers.torch, workers.light, observer, loaded.limits.trial_s)
-        context = make_context(
-            record,
-            loaded,
-            home,
-            ledger,
-            recorded=known,
-            observer=observer,
-            store=EvidenceStore(home / "evidence.db"),
-            machine=machine,
-        )
-        with stop_on_signals(machine, observer):
+    with workers_of(started, loaded.spec, home, observer, executor="local") as workers:
+        with measuring(record, loaded, home, ledger, workers, recorded=known, observer=observer) as context:
             climb = Climb(context, known)
             steps = climb.steps()
             compared = climb.compared()
@@ -145,7 +123,8 @@ def _tell(home: Path, folder: Path, observer: Observer) -> Told:
             targets=targets(steps, compared),
             seconds=time.monotonic() - began,
         )
-        return _written(challenge, _grown(result, climb), folder, machine)
+        assert context.bench.machine is not None, "it measures"
+        return _written(challenge, _grown(result, climb), folder, context.bench.machine)
 
 
 def _grown(result: SessionResult, climb: Climb) -> SessionResult:

@@ -2,19 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from agent.policy import DefaultPolicy
+from agent.signals import stop_on_signals
 from nodes.context import Advisor, Context
 from tools.bench import Bench
 from tools.contracts import Evidence
-from tools.evidence import EvidenceStore
+from tools.evidence import EVIDENCE, EvidenceStore
+from tools.executors import Workers, open_workers
 from tools.ledger import Ledger
 from tools.machine import Machine
 from tools.observer import Observer
-from tools.record import Loaded, SessionRecord
+from tools.record import Loaded, SessionRecord, Started
+from tools.spec import TuningSpec
 from tools.tracking.store import with_account
+
+MEMORY_SHARE = 0.8
+"""Of the machine's memory that a trial may take when the spec does not say: the rest keeps the session alive."""
+
+
+@contextlib.contextmanager
+def workers_of(
+    started: Started, spec: TuningSpec, home: Path, observer: Observer, *, executor: str | None = None
+) -> Iterator[Workers]:
+    """Open the workers that a session's tasks run in.
+
+    Args:
+        started: the session.
+        spec: what it may use of the machine.
+        home: the home directory.
+        observer: is told what happens.
+        executor: where tasks run; None for where the session asked for.
+    """
+    folder = home / "sessions" / started.session
+    with open_workers(
+        executor or started.executor,
+        folder / "logs",
+        memory_limit_mb=spec.budget.trial_memory_mb or MEMORY_SHARE * started.hardware.memory_mb,
+        home=home,
+        hardware=started.hardware,
+        versions=started.versions,
+        observer=observer,
+        ray_address=started.ray_address,
+    ) as workers:
+        yield workers
+
+
+@contextlib.contextmanager
+def measuring(
+    record: SessionRecord,
+    loaded: Loaded,
+    home: Path,
+    ledger: Ledger,
+    workers: Workers,
+    *,
+    recorded: Iterable[Evidence],
+    observer: Observer,
+    wall_s: Callable[[], float] = lambda: 0.0,
+    advised: bool = False,
+) -> Iterator[Context]:
+    """Yield a context that measures; the first Ctrl-C or SIGTERM stops its machine.
+
+    Args:
+        record: as for `make_context`, like all that is not named here.
+        loaded: see there.
+        home: see there.
+        ledger: see there.
+        workers: of the machine.
+        recorded: see there.
+        observer: see there.
+        wall_s: see there.
+        advised: whether the session's advisor, if it asked for one, is there to answer.
+    """
+    from agent.advisor import LanguageModel, configured
+
+    machine = Machine(workers.torch, workers.light, observer, loaded.limits.trial_s, builders=workers.builders)
+    asks = advised and record.started.advisor is not None
+    context = make_context(
+        record,
+        loaded,
+        home,
+        ledger,
+        recorded=recorded,
+        observer=observer,
+        store=EvidenceStore(home / EVIDENCE),
+        machine=machine,
+        advisor=LanguageModel(configured(), lambda: machine.stopped) if asks else None,
+        wall_s=wall_s,
+    )
+    with stop_on_signals(machine, observer):
+        yield context
 
 
 def make_context(

@@ -160,8 +160,8 @@ def describe(prospect: Prospect) -> str:
     """Say in a sentence what is hoped of a candidate."""
     low, high = (math.exp(prospect.gain + side * prospect.sd) for side in (-1.0, 1.0))
     return (
-        f"{prospect.candidate} is expected to be {two_digits(low)} to {two_digits(high)} times as good as the model as given, "
-        f"is the best yet with a chance of {prospect.chance:.0%}, and costs about {prospect.seconds:.0f} s"
+        f"{prospect.candidate} is expected to be {two_digits(low)} to {two_digits(high)} times as good as the model "
+        f"as given, is the best yet with a chance of {prospect.chance:.0%}, and costs about {prospect.seconds:.0f} s"
     )
 
 

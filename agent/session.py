@@ -18,18 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.loading import load, read_spec
-from agent.signals import InterruptedSessionError, stop_on_signals
+from agent.signals import InterruptedSessionError
 from agent.wishes import check_wishes, with_wishes
 from tools import plugins
 from tools.contracts import PROTOCOL_VERSION, Bounds, Hardware
 from tools.errors import InfertuneError, SpecError, StorageError
-from tools.evidence import EvidenceStore
-from tools.executors import open_workers
+from tools.evidence import EVIDENCE, EvidenceStore
 from tools.hardware import detect, library_versions
 from tools.journal import Journal
 from tools.ledger import Ledger
 from tools.lock import held
-from tools.machine import Machine
 from tools.observer import Observer
 from tools.record import JOURNAL, LOCK, RESULT, Loaded, SessionRecord, Started, State, fold, read_record
 from tools.report.format import objective as format_objective
@@ -44,8 +42,6 @@ if TYPE_CHECKING:
 
 RECURSION_LIMIT = 2000
 """Steps of the graph: an optimization takes some dozens."""
-MEMORY_SHARE = 0.8
-"""Of the machine's memory that a trial may take when the spec does not say: the rest keeps the session alive."""
 
 
 @dataclass(frozen=True)
@@ -174,25 +170,13 @@ def read_result(folder: Path) -> SessionResult:
 
 def _run(home: Path, record: SessionRecord, journal: Journal, observer: Observer, began: float) -> SessionResult:
     """Load the workload, run the graph, and return the result."""
-    from agent.advisor import LanguageModel, configured
-    from agent.contexts import make_context
+    from agent.contexts import measuring, workers_of
 
     started = record.started
     folder = record.folder
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home / "cache" / "inductor"))
-    store = EvidenceStore(home / "evidence.db")
     asked = read_spec(started.target) if record.loaded is None else record.loaded.spec
-    limit_mb = asked.budget.trial_memory_mb or MEMORY_SHARE * started.hardware.memory_mb
-    with open_workers(
-        started.executor,
-        folder / "logs",
-        memory_limit_mb=limit_mb,
-        home=home,
-        hardware=started.hardware,
-        versions=started.versions,
-        observer=observer,
-        ray_address=started.ray_address,
-    ) as workers:
+    with workers_of(started, asked, home, observer) as workers:
         before_s = 0.0 if record.loaded is None else record.loaded.loading_s + record.loaded.training_s
         try:
             loaded = load(record, home, workers.torch, observer)
@@ -212,24 +196,19 @@ def _run(home: Path, record: SessionRecord, journal: Journal, observer: Observer
         for note in loaded.workload.notes:
             observer.finding(note)
         ledger = Ledger(journal, evidence=record.evidence, decisions=record.decisions)
-        known = store.get_all(record.evidence)
+        known = EvidenceStore(home / EVIDENCE).get_all(record.evidence)
         before_s += sum(e.seconds for e in known if e.session == started.session)
-        limit_s = loaded.limits.trial_s
-        machine = Machine(workers.torch, workers.light, observer, limit_s, builders=workers.builders)
-        advisor = None if started.advisor is None else LanguageModel(configured(), lambda: machine.stopped)
-        context = make_context(
+        with measuring(
             record,
             loaded,
             home,
             ledger,
+            workers,
             recorded=known,
             observer=observer,
-            store=store,
-            machine=machine,
-            advisor=advisor,
             wall_s=lambda: time.monotonic() - began + before_s,
-        )
-        with stop_on_signals(machine, observer):
+            advised=True,
+        ) as context:
             _run_graph(context)
     result = read_result(folder)
     journal.append("finished", {"result": str(folder / RESULT), "verdict": result.verdict})
