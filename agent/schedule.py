@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,15 @@ from pydantic import ValidationError
 
 from agent.bounds import read_bounds
 from agent.loading import read_spec
-from agent.scheduling.daemon import call
+from agent.scheduling.daemon import call, look_once
 from agent.scheduling.store import Entry, Run, ScheduleStore
 from agent.scheduling.times import CronLine, quiet_until, read_quiet, zone
 from agent.scheduling.timetable import open_timetable
 from tools.contracts import digest_of
-from tools.errors import SpecError
+from tools.errors import InfertuneError, SpecError
 from tools.outbox import Webhook
 from tools.spec import describe_validation_error
+from tools.workloads.bundled import BUNDLED
 
 _DAY_S = 86_400.0
 _ID = 8
@@ -32,13 +33,15 @@ _WIDEST = 60
 class Wishes:
     """What a person asks for when adding to the schedule."""
 
-    cron: str
+    cron: str | None
+    """None: a timetable elsewhere says when, by `tick`."""
     timezone: str = "UTC"
     quiet: tuple[str, ...] = ()
     budget_s: float | None = None
     daily_budget_s: float | None = None
     max_age_days: float = 30.0
     auto_approve_within: str | None = None
+    advisor: bool = False
     webhook: str | None = None
     webhook_secret_file: Path | None = None
     webhook_secret_env: str | None = None
@@ -64,6 +67,31 @@ def add(home: Path, target: str, wishes: Wishes) -> list[Entry]:
             timetable.put(entry, now)
     call(home)
     return entries
+
+
+def tick(home: Path, target: str, wishes: Wishes, say: Callable[[str], None]) -> Run:
+    """Look at one spec now, run it if there is a reason, and tell: for a CronJob, a timer, or a cron of one's own.
+
+    A spec that cannot be used is told to the webhook, too; nobody looks at the output of a job in the night.
+
+    Returns:
+        What became of it.
+
+    Raises:
+        BusyError: a schedule works on this home.
+        SpecError: a wish cannot be kept, or the home has this spec on a schedule of its own.
+        StorageError: the schedule cannot be used.
+    """
+    shared = _shared(wishes)
+    try:
+        entry = _entry(target, shared)
+    except InfertuneError:
+        if wishes.webhook is None:
+            raise
+        # Looking at it comes to the same, and tells it.
+        place = _place(target)
+        entry = Entry(id=_identity(place), name=Path(target).stem, target=place, **shared)
+    return look_once(home, entry, say=say)
 
 
 def specs_in(folder: Path) -> list[str]:
@@ -134,7 +162,7 @@ def _row(entry: Entry, runs: tuple[Run, ...], following: dt.datetime | None) -> 
         "id": entry.id,
         "workload": entry.name,
         "target": entry.target,
-        "cron": f"{entry.cron} {entry.timezone}",
+        "cron": "when told, by `schedule tick`" if entry.cron is None else f"{entry.cron} {entry.timezone}",
         "quiet": [str(hours) for hours in entry.quiet],
         "webhook": None if entry.webhook is None else entry.webhook.shown,
         "last run": None if begun is None else begun.isoformat(timespec="minutes"),
@@ -156,19 +184,21 @@ def _cut(text: str) -> str:
 
 def _shared(wishes: Wishes) -> dict[str, Any]:
     """Return the fields that all entries of one command have, checked."""
-    line = CronLine(wishes.cron, wishes.timezone)
+    line = None if wishes.cron is None else CronLine(wishes.cron, wishes.timezone)
+    clocks = zone(wishes.timezone)
     quiet = tuple(read_quiet(text) for text in wishes.quiet)
-    quiet_until(quiet, dt.datetime.now(line.zone))
+    quiet_until(quiet, dt.datetime.now(clocks))
     if wishes.auto_approve_within is not None:
         read_bounds(wishes.auto_approve_within)
     return {
-        "cron": line.line,
-        "timezone": line.zone.key,
+        "cron": None if line is None else line.line,
+        "timezone": clocks.key,
         "quiet": quiet,
         "budget_s": wishes.budget_s,
         "daily_budget_s": wishes.daily_budget_s,
         "max_age_s": wishes.max_age_days * _DAY_S,
         "auto_approve_within": wishes.auto_approve_within,
+        "advisor": wishes.advisor,
         "webhook": _webhook(wishes),
     }
 
@@ -181,7 +211,7 @@ def _webhook(wishes: Wishes) -> Webhook | None:
         return None
     try:
         secret_file = None if file is None else str(file.resolve())
-        webhook = Webhook(url=wishes.webhook, secret_file=secret_file, secret_env=variable)
+        webhook = Webhook(url=wishes.webhook.strip(), secret_file=secret_file, secret_env=variable)
     except ValidationError as error:
         said = describe_validation_error(error, Webhook).removeprefix("the top level: ")
         raise SpecError(f"{said}.", where="--webhook") from None
@@ -191,8 +221,16 @@ def _webhook(wishes: Wishes) -> Webhook | None:
 
 def _entry(target: str, shared: dict[str, Any]) -> Entry:
     spec = read_spec(target)
-    place = str(Path(target).resolve()) if Path(target).exists() else target
-    return Entry(id=digest_of(place)[:_ID], name=spec.workload.name, target=place, **shared)
+    place = _place(target)
+    return Entry(id=_identity(place), name=spec.workload.name, target=place, **shared)
+
+
+def _place(target: str) -> str:
+    return target if target in BUNDLED and not Path(target).exists() else str(Path(target).resolve())
+
+
+def _identity(place: str) -> str:
+    return digest_of(place)[:_ID]
 
 
 def _has_workload(path: Path) -> bool:
@@ -207,6 +245,7 @@ def described(entries: Iterable[Entry]) -> list[str]:
     """Return a sentence for each entry that was added."""
     lines = []
     for entry in entries:
+        assert entry.cron is not None, "what is added has a line"
         following = CronLine(entry.cron, entry.timezone).next_after(dt.datetime.now(dt.UTC))
         assert following is not None, "a line that never comes is refused"
         lines.append(f"{entry.id}  {entry.name}: {entry.cron} {entry.timezone}, next {following:%Y-%m-%d %H:%M %Z}")

@@ -1,19 +1,27 @@
 """A week of scheduled runs in a second or two: what was run, what was not, and why.
 
-Three services are on a nightly schedule in the week in which summer time begins. The schedule, its store, its timetable
-and its outbox are the real ones, on a clock that jumps from one time to the next; the traffic is made up, and a session
-is an hour that passes. In that week a model is replaced, a service grows by two thirds, a library is upgraded, the
-schedule is killed in the middle of a session, the machine is off for a day, and the webhook is down.
+Three services are on a nightly schedule in the week in which summer time begins. The schedule, its store, its
+timetable, its outbox and the webhook are the real ones, on a clock that jumps from one time to the next; the traffic is
+made up, and a session is an hour that passes. In that week a model is replaced, a service grows by two thirds, a
+library is upgraded, a spec is broken for a night, the schedule is killed in the middle of a session, the machine is off
+for a day, and the webhook is down at first.
 
     python -m simulations.schedule_week
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import http.server
+import json
 import math
 import tempfile
+import textwrap
+import threading
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -25,6 +33,8 @@ from agent.scheduling.store import Entry, Run, ScheduleStore
 from agent.scheduling.ticks import Ticker
 from agent.scheduling.timetable import open_timetable
 from tools.contracts import Contract
+from tools.errors import SpecError
+from tools.notify import send_due, signature
 from tools.outbox import OUTBOX, Outbox
 from tools.reasons import HOURS_PER_WEEK, Facts
 
@@ -35,15 +45,16 @@ DAYS = 7
 SERVICES = ("classifier", "detector", "ranker")
 CRON = "30 2 * * *"
 QUIET = "07:00-21:00"
-DOWN = "http://127.0.0.1:9/down"
-"""A webhook that nobody answers at, all week."""
+SECRET = "of the simulation"  # noqa: S105  it signs what is sent to ourselves
 SESSION_S = 3600.0
 NOISE = 0.05
 """Standard deviation of the logarithm of an hour's rate."""
+WIDTH = 118
+_DOES = {"ended": "ran", "skipped": "did not run", "deferred": "put off"}
 
 
 class Happening(Contract):
-    """Something that a schedule has to notice."""
+    """Something that a schedule has to notice, or to live with."""
 
     at: dt.datetime
     what: str
@@ -53,10 +64,15 @@ HAPPENINGS = {
     "model": Happening(at=BEGIN + dt.timedelta(days=1), what="the detector's model is replaced"),
     "growth": Happening(at=BEGIN + dt.timedelta(days=2), what="the ranker grows by two thirds"),
     "killed": Happening(at=BEGIN + dt.timedelta(days=2), what="the schedule will be killed in its next session"),
-    "off": Happening(at=BEGIN + dt.timedelta(days=4), what="the machine is off until Sunday 22:00"),
+    "webhook": Happening(at=BEGIN + dt.timedelta(days=2), what="the webhook, which was down, answers"),
+    "off": Happening(at=BEGIN + dt.timedelta(days=4), what="the machine is switched off"),
     "library": Happening(at=BEGIN + dt.timedelta(days=5, hours=6), what="onnxruntime is upgraded"),
+    "on": Happening(
+        at=dt.datetime(2026, 3, 29, 19, tzinfo=ZoneInfo(ZONE)), what="the machine is on again, in quiet hours"
+    ),
+    "typo": Happening(at=dt.datetime(2026, 3, 30, 1, tzinfo=ZoneInfo(ZONE)), what="the classifier's spec gets a typo"),
+    "mended": Happening(at=BEGIN + dt.timedelta(days=6), what="the typo is mended"),
 }
-BACK = dt.datetime(2026, 3, 29, 22, tzinfo=ZoneInfo(ZONE))
 
 
 class KilledError(Exception):
@@ -75,7 +91,13 @@ class World:
         return self.now_s >= HAPPENINGS[name].at.timestamp()
 
     def facts(self, service: str) -> Facts:
-        """Return what a look at a service would find now."""
+        """Return what a look at a service would find now.
+
+        Raises:
+            SpecError: somebody broke its spec.
+        """
+        if service == "classifier" and self.happened("typo") and not self.happened("mended"):
+            raise SpecError("`p99_sm` is no field.", where="tuning.yaml: objective", fix="Did you mean `p99_ms`?")
         last_hour = int(self.now_s // 3600)
         grown_hour = HAPPENINGS["growth"].at.timestamp() // 3600 if service == "ranker" else math.inf
         hours = range(last_hour - HOURS_PER_WEEK, last_hour)
@@ -94,9 +116,9 @@ class World:
         if self._to_kill and self.happened("killed"):
             self._to_kill = False
             self.now_s += SESSION_S / 2
-            raise KilledError
+            raise KilledError(entry.name)
         self.now_s += SESSION_S
-        return Ended("MET", 0, f"session of {entry.name}", "every promise is kept")
+        return Ended("MET", 0, f"session of {entry.name}", "Every promise is kept.")
 
 
 def _rate_rps(hour: int) -> float:
@@ -106,67 +128,149 @@ def _rate_rps(hour: int) -> float:
     return weekend * day * math.exp(NOISE * float(np.random.default_rng(hour).standard_normal()))
 
 
+@dataclass
+class Webhook:
+    """Who is told, and what: it checks each signature, and refuses everything while it is down."""
+
+    world: World
+    refused: int = 0
+    seen: list[str] = field(default_factory=list)
+    """Ids of events, as they came."""
+
+    def take(self, body: bytes, timestamp: str, signed: str) -> int:
+        """Return the HTTP status of the answer."""
+        if not self.world.happened("webhook"):
+            self.refused += 1
+            return 503
+        if signed != signature(SECRET.encode(), timestamp, body):
+            return 401
+        self.seen.append(json.loads(body)["id"])
+        return 200
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[str]:
+        """Listen on loopback; yield the URL."""
+        take = self.take
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                headers = (self.headers[f"X-Infertune-{name}"] for name in ("Timestamp", "Signature"))
+                self.send_response(take(body, *headers))
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Keep quiet."""
+
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+            thread.start()
+            try:
+                yield f"http://127.0.0.1:{server.server_port}/told"
+            finally:
+                server.shutdown()
+                thread.join()
+
+
 def play(home: Path) -> Iterator[str]:
     """Play the week, and yield what happens as lines."""
-    world, said = World(), list[str]()
+    world = World()
+    webhook = Webhook(world)
+    with webhook.listening() as url:
+        entries = _schedule(home, url)
+        yield f"{len(entries)} services: {', '.join(SERVICES)}. Each is looked at every night ({CRON} {ZONE});"
+        yield f"no session runs in quiet hours ({QUIET}). A session takes an hour, a look a moment."
+        yield ""
+        yield from _week(home, world, {entry.id: entry.name for entry in entries})
+        yield ""
+        yield from _summary(home, webhook)
+
+
+def _schedule(home: Path, url: str) -> list[Entry]:
     for service in SERVICES:
         _write_service(home / "fleet" / service, service)
     secret = home / "secret"
-    secret.write_text("of the simulation")
-    wishes = Wishes(cron=CRON, timezone=ZONE, quiet=(QUIET,), webhook=DOWN, webhook_secret_file=secret)
+    secret.write_text(SECRET)
+    wishes = Wishes(cron=CRON, timezone=ZONE, quiet=(QUIET,), webhook=url, webhook_secret_file=secret)
     entries = add(home, str(home / "fleet"), wishes)
     with open_timetable(home) as timetable:
         for entry in entries:
             timetable.put(entry, BEGIN)
-    told = dict.fromkeys(HAPPENINGS, False)
+    return entries
+
+
+def _week(home: Path, world: World, names: dict[str, str]) -> Iterator[str]:
+    coming = sorted(HAPPENINGS.values(), key=lambda happening: happening.at)
+    store, told, look_s = ScheduleStore(home), 0, world.now_s
+    outbox = Outbox(home / OUTBOX, clock=lambda: world.now_s)
     end_s = (BEGIN + dt.timedelta(days=DAYS)).timestamp()
     while world.now_s < end_s:
-        for name, happening in HAPPENINGS.items():
-            if not told[name] and world.happened(name):
-                told[name] = True
-                yield f"{happening.at:%a %H:%M}   ~ {happening.what}"
-        begun_s, next_s = world.now_s, _tick(home, world, said)
-        yield from (f"{_moment(begun_s)}     {line}" for line in said)
-        said.clear()
-        following = min([next_s, *(h.at.timestamp() for h in HAPPENINGS.values() if h.at.timestamp() > world.now_s)])
-        off = world.happened("off") and world.now_s < BACK.timestamp()
-        world.now_s = BACK.timestamp() if off else max(world.now_s, following)
-    yield ""
-    yield from _summary(home)
+        while coming and coming[0].at.timestamp() <= world.now_s:
+            yield f"{_moment(coming[0].at.timestamp())}  ~ {coming.pop(0).what}"
+        next_s = coming[0].at.timestamp() if coming else end_s
+        if not world.happened("off") or world.happened("on"):
+            if look_s <= world.now_s:
+                try:
+                    look_s = _tick(home, world, outbox, names)
+                except KilledError as killed:
+                    yield f"{_moment(world.now_s)}  ~ killed in the session of the {killed}, and started again"
+                    look_s = world.now_s
+            for run in store.runs():
+                if run.id > told and run.state != "begun":
+                    yield from _line(run, names[run.entry])
+                    told = run.id
+            send_due(outbox)
+            next_s = min(next_s, look_s, outbox.next_s() or next_s)
+        world.now_s = max(world.now_s, next_s)
 
 
-def _tick(home: Path, world: World, said: list[str]) -> float:
+def _tick(home: Path, world: World, outbox: Outbox, names: dict[str, str]) -> float:
     """Let a process that has just started look at what is due; return when the next should."""
-    store, names = ScheduleStore(home), {e.target: e.name for e in ScheduleStore(home).entries().values()}
+    store = ScheduleStore(home)
+    by_target = {entry.target: names[entry.id] for entry in store.entries().values()}
     with open_timetable(home) as timetable:
         ticker = Ticker(
             home,
             store=store,
             timetable=timetable,
-            outbox=Outbox(home / OUTBOX, clock=lambda: world.now_s),
+            outbox=outbox,
             runs=world,
-            look=lambda target, _: world.facts(names[target]),
+            look=lambda target, _: world.facts(by_target[target]),
             clock=lambda: world.now_s,
-            say=said.append,
+            say=lambda _: None,  # it is told from what is on record
         )
-        try:
-            ticker.tick()
-        except KilledError:
-            said.append("killed in the middle of a session; started again")
+        ticker.tick()
         next_s = ticker.next_s()
     assert next_s is not None, "three services are scheduled"
     return next_s
 
 
-def _summary(home: Path) -> Iterator[str]:
+def _line(run: Run, name: str) -> Iterator[str]:
+    """Yield what became of one look: what was done, and for which reason."""
+    reasons = " ".join(reason.text for reason in run.reasons)
+    minutes = ((run.ended_s or run.begun_s) - run.begun_s) / 60
+    text = f"{reasons} {run.verdict} after {minutes:.0f} minutes." if run.state == "ended" else run.why
+    begin = f"{_moment(run.begun_s)}  {name:<10}  {_DOES[run.state]:<11}  "
+    yield from textwrap.wrap(text, WIDTH, initial_indent=begin, subsequent_indent=" " * len(begin))
+
+
+def _summary(home: Path, webhook: Webhook) -> Iterator[str]:
     store = ScheduleStore(home)
     ran, skipped, deferred = (store.runs(state=state) for state in ("ended", "skipped", "deferred"))
-    kinds = sorted(reason.kind for run in ran for reason in run.reasons)
+    kinds = Counter(reason.kind for run in ran for reason in run.reasons)
+    broken = sum(run.exit_code is not None for run in skipped)
     looks = len(ran) + len(skipped) + len(deferred)
-    yield f"{looks} looks: {len(ran)} runs, {len(skipped)} without a reason, {len(deferred)} put off."
-    yield f"The reasons: {', '.join(kinds)}."
-    yield f"An hour's session at each look would have been {looks} hours of the machine; it was {len(ran)}."
-    yield f"{Outbox(home / OUTBOX).counts().waiting} events wait for the webhook to come back."
+    yield (
+        f"{looks} looks: {len(ran)} runs, {len(skipped) - broken} without a reason, {broken} at a broken spec, "
+        f"{len(deferred)} put off."
+    )
+    yield f"The reasons: {', '.join(f'{kind} {count}' for kind, count in sorted(kinds.items()))}."
+    yield f"{len(ran)} hours of the machine, where a session every night would have taken {len(SERVICES) * DAYS}."
+    yield (
+        f"The webhook was told {len(webhook.seen)} events, {len(set(webhook.seen))} of them different, after it had "
+        f"refused {webhook.refused} tries; {Outbox(home / OUTBOX).counts().waiting} wait."
+    )
 
 
 def _write_service(folder: Path, name: str) -> None:
@@ -176,7 +280,7 @@ def _write_service(folder: Path, name: str) -> None:
 
 
 def _moment(at_s: float) -> str:
-    return f"{dt.datetime.fromtimestamp(at_s, ZoneInfo(ZONE)):%a %H:%M}"
+    return f"{dt.datetime.fromtimestamp(at_s, ZoneInfo(ZONE)):%a %d %H:%M}"
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from manifests_support import (
@@ -24,7 +25,9 @@ from recorded_support import write_session
 from sample_result import configuration, empty_result, sample_result
 from typer.testing import CliRunner
 
+import agent.cli_schedule
 from agent.cli_manifests import app
+from agent.scheduling.processes import GRACE_S
 from tools.contracts import Recommendation, ScalingOption, Verdict, digest_of
 from tools.errors import InfertuneError, SpecError, StorageError
 from tools.manifests import figures
@@ -312,9 +315,25 @@ def test_the_job_recommends_as_the_reader_and_one_at_a_time(made, production):
     assert job["concurrencyPolicy"] == "Forbid"
     assert pod["serviceAccountName"] == reader_name(made[0])
     assert pod["automountServiceAccountToken"] is True
+    assert pod["terminationGracePeriodSeconds"] > GRACE_S, "a session that is ended keeps the best so far"
     budget = asked().budget
     assert job["jobTemplate"]["spec"]["activeDeadlineSeconds"] > budget.time_s + budget.trial_s
     assert not [o for o in build(made[1], "overlays/staging") if o["kind"] == "CronJob"]
+
+
+def test_the_job_looks_for_a_reason_with_its_home_on_the_volume_and_a_webhook_if_a_secret_names_one(production):
+    (job,) = one(production, "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    settings = {variable["name"]: variable for variable in job["env"]}
+    assert settings["INFERTUNE_HOME"]["value"] in [mount["mountPath"] for mount in job["volumeMounts"]]
+    group, name, *rest = job["args"]
+    command = typer.main.get_command(agent.cli_schedule.app).commands[name]
+    assert group == "schedule"
+    assert command.make_context(name, rest).params["target"] == "tuning.yaml"
+    (asked_for,) = [parameter.envvar for parameter in command.params if parameter.name == "webhook"]
+    for name in (asked_for, "INFERTUNE_WEBHOOK_SECRET"):
+        reference = settings[name]["valueFrom"]["secretKeyRef"]
+        assert reference["name"] == "image-classifier-infertune-webhook"
+        assert reference["optional"], "without the Secret nobody is told, and the job runs"
 
 
 def test_the_job_may_reach_prometheus_where_the_spec_has_it():

@@ -6,16 +6,22 @@ import hmac
 import http.server
 import json
 import logging
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from tools.errors import StorageError
-from tools.notify import Courier, send_due
-from tools.outbox import GIVE_UP_S, LONGEST_RETRY_S, Outbox, Webhook, backoff_s
+from tools.notify import Courier, send_due, send_for
+from tools.outbox import CLAIM_S, GIVE_UP_S, LONGEST_RETRY_S, Outbox, Webhook, backoff_s
 
+REPOSITORY = Path(__file__).parents[1]
 SECRET = "correct horse battery staple"
 
 
@@ -130,35 +136,14 @@ def test_waits_double_up_to_a_quarter_of_an_hour():
     assert backoff_s(11) == backoff_s(10_000) == LONGEST_RETRY_S
 
 
-def test_a_webhook_that_was_down_for_an_hour_is_caught_up(outbox, hook, receiver, clock):
-    receiver.codes = [503]
-    begin_s = clock()
-    for number in range(6):
-        outbox.put(f"run-{number}", hook, {})
-        while (outbox.next_s() or math_inf) < begin_s + 600 * (number + 1):
-            clock.now_s = max(clock.now_s, outbox.next_s())
-            send_due(outbox)
-        clock.now_s = begin_s + 600 * (number + 1)
-    tries = len(receiver.got)
-    assert outbox.counts() == (6, 0, 0)
-    assert tries < 100
-    receiver.codes = [200]
-    clock.now_s = outbox.next_s()
-    assert send_due(outbox) == 6  # the first success brings all others forward
-    assert sorted(receiver.ids[tries:]) == [f"run-{n}" for n in range(6)]
-
-
-math_inf = float("inf")
-
-
-def test_an_event_that_nobody_takes_is_given_up_after_a_day_and_kept(outbox, hook, receiver, clock):
+def test_an_event_that_nobody_takes_is_given_up_after_three_days_and_kept(outbox, hook, receiver, clock):
     receiver.codes = [500]
     outbox.put("run-1", hook, {})
     begin_s = clock()
     while (next_s := outbox.next_s()) is not None:
-        clock.now_s = max(next_s, clock.now_s)
+        clock.now_s = max(next_s, clock.now_s + 3600)  # somebody looks once an hour
         send_due(outbox)
-    assert GIVE_UP_S <= clock() - begin_s <= GIVE_UP_S + LONGEST_RETRY_S
+    assert GIVE_UP_S <= clock() - begin_s <= GIVE_UP_S + 3600
     assert outbox.counts() == (0, 0, 1)
 
 
@@ -238,3 +223,125 @@ def test_an_outbox_that_is_no_database_is_said_so(tmp_path):
     (tmp_path / "outbox.db").write_text("this is no database, it is a text of some length" * 50)
     with pytest.raises(StorageError, match=r"outbox\.db"):
         Outbox(tmp_path / "outbox.db")
+
+
+# An outage
+
+
+class Reader:
+    """A receiver as it should be: it checks the signature, and knows by its id what it has seen."""
+
+    def __init__(self, got):
+        self.events = []
+        self.repeats = 0
+        for headers, body, _ in got:
+            signed = headers["X-Infertune-Timestamp"].encode() + b"." + body
+            expected = "sha256=" + hmac.new(SECRET.encode(), signed, hashlib.sha256).hexdigest()
+            assert hmac.compare_digest(headers["X-Infertune-Signature"], expected)
+            event = json.loads(body)
+            if event["id"] in [seen["id"] for seen in self.events]:
+                self.repeats += 1
+            else:
+                self.events.append(event)
+
+
+@pytest.mark.parametrize("down", ["refuses connections", "answers 503", "answers 429"])
+def test_after_an_hour_without_a_webhook_everything_arrives_once_and_in_order(outbox, tmp_path, receiver, clock, down):
+    (tmp_path / "secret").write_text(SECRET)
+    with receiver.listening() as url:
+        pass
+    port = int(url.split(":")[2].split("/")[0])
+    hook = Webhook(url=url, secret_file=str(tmp_path / "secret"))
+    receiver.codes = [200 if down == "refuses connections" else int(down.split()[1])]
+    begin_s = clock()
+
+    def hour():
+        for number in range(12):  # with ids that sort otherwise than they came
+            outbox.put(f"run-{12 - number}", hook, {"number": number})
+            until_s = begin_s + 300 * (number + 1)
+            while outbox.next_s() <= until_s:
+                clock.now_s = max(clock.now_s, outbox.next_s())
+                assert send_due(outbox) == 0
+            clock.now_s = until_s
+
+    with contextlib.nullcontext() if down == "refuses connections" else receiver.listening(port):
+        hour()
+    tries = len(receiver.got)
+    assert tries < 30, "one event is tried for all of them"
+    assert outbox.counts() == (12, 0, 0)
+    receiver.codes = [200]
+    with receiver.listening(port):
+        clock.now_s = outbox.next_s()
+        assert clock.now_s - begin_s <= 3600 + LONGEST_RETRY_S
+        assert send_due(outbox) == 12
+        assert send_due(outbox) == 0
+    read = Reader(receiver.got[tries:])
+    assert [event["number"] for event in read.events] == list(range(12))
+    assert read.repeats == 0
+
+
+def test_an_event_that_is_refused_steps_aside_for_those_behind_it(outbox, hook, receiver, clock):
+    receiver.codes = [422, 200]
+    for number in range(3):
+        outbox.put(f"run-{number}", hook, {})
+    assert send_due(outbox) == 2
+    assert receiver.ids == ["run-0", "run-1", "run-2"]
+    clock.now_s = outbox.next_s()
+    assert send_due(outbox) == 1
+    assert receiver.ids[-1] == "run-0"
+
+
+def test_a_webhook_that_is_down_holds_up_no_other(outbox, hook, tmp_path, clock):
+    away = Webhook(url="http://127.0.0.1:9/hook", secret_file=hook.secret_file)
+    outbox.put("run-1", away, {})
+    outbox.put("run-2", hook, {})
+    assert send_due(outbox) == 1
+    assert outbox.counts() == (1, 1, 0)
+
+
+def test_a_clock_that_is_set_back_during_an_outage_holds_nothing_up(outbox, hook, receiver, clock):
+    receiver.codes = [503]
+    clock.now_s += 1e6
+    for number in range(2):
+        outbox.put(f"run-{number}", hook, {})
+    assert send_due(outbox) == 0
+    clock.now_s -= 1e6
+    receiver.codes = [200]
+    assert send_due(outbox) == 2
+
+
+def test_a_sender_that_is_killed_between_the_answer_and_its_note_sends_it_again_under_the_same_id(
+    tmp_path, hook, receiver, clock
+):
+    Outbox(tmp_path / "outbox.db").put("run-1", hook, {"verdict": "MET"})
+    code = "import os, sys; from pathlib import Path; import tools.notify as n; from tools.outbox import Outbox; "
+    code += "post = n._post; n._post = lambda *a: (post(*a), os.kill(os.getpid(), 9)); "
+    code += "n.send_due(Outbox(Path(sys.argv[1])))"
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "outbox.db"], cwd=REPOSITORY, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert receiver.ids == ["run-1"]
+    later = Outbox(tmp_path / "outbox.db", clock=lambda: time.time() + CLAIM_S + 1)
+    assert send_due(later) == 1
+    read = Reader(receiver.got)
+    assert [event["verdict"] for event in read.events] == ["MET"]
+    assert read.repeats == 1
+
+
+def test_what_looks_once_waits_for_a_webhook_that_is_down_but_not_for_ever(outbox, hook, receiver, clock):
+    waits = []
+
+    def wait(for_s):
+        waits.append(for_s)
+        clock.now_s += for_s
+        return sum(waits) < 60
+
+    receiver.codes = [503, 503, 200]
+    outbox.put("run-1", hook, {})
+    send_for(outbox, wait)
+    assert outbox.counts() == (0, 1, 0)
+    assert waits == [1.0, 2.0]
+    receiver.codes = [503]
+    outbox.put("run-2", hook, {})
+    send_for(outbox, wait)
+    assert outbox.counts() == (1, 1, 0)
+    assert sum(waits) < 120

@@ -42,12 +42,20 @@ def test_the_same_facts_are_no_reason_until_they_are_old(at_s):
     assert kinds(facts(), facts(at_s=at_s + 31 * DAY_S)) == ["age"]
 
 
+def test_evidence_from_the_future_has_no_age_and_is_renewed_but_not_for_an_hour():
+    assert kinds(facts(at_s=3600.0), facts()) == []
+    (reason,) = judge(facts(at_s=3 * DAY_S), facts(), max_age_s=DAY_S).reasons
+    assert reason.kind == "age"
+    assert "3.0 days ahead" in reason.text
+
+
 @pytest.mark.parametrize(
     ("changes", "kind", "says"),
     [
         ({"spec": "t"}, "spec", "spec"),
         ({"files": {"/m.onnx": "2"}}, "workload", "/m.onnx"),
-        ({"files": {"/m.onnx": "1", "/d.npz": "1"}}, "workload", "/d.npz"),
+        ({"files": {"/m.onnx": "1", "/d.npz": "1"}}, "workload", "Model or data changed: /d.npz."),
+        ({"files": {"/m.onnx": "1", "/m.py": "1"}}, "workload", "code changed: /m.py."),
         ({"hardware": "i"}, "hardware", "machine"),
         ({"versions": {"torch": "2.11"}}, "versions", "torch 2.10 to 2.11"),
         ({"versions": {}}, "versions", "torch 2.10 to absent"),

@@ -25,7 +25,7 @@ from tools.errors import StorageError
 from tools.evidence import EVIDENCE, EvidenceStore
 from tools.lock import BusyError, held
 from tools.record import JOURNAL, LOCK, read_record
-from tools.retention import alone, delete, find_garbage
+from tools.retention import KEEP_OUTPUT_DAYS, KEEP_OUTPUTS, alone, delete, find_garbage
 
 REPOSITORY = Path(__file__).parents[1]
 NOW = dt.datetime.now(dt.UTC)
@@ -162,6 +162,26 @@ def test_damaged_rows_stay_while_a_session_needs_them(home):
 def test_a_home_without_anything_has_nothing_to_delete(tmp_path):
     assert find_garbage(tmp_path, NOW).parts == ()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_outputs_of_scheduled_runs_go_when_they_are_old_and_many_came_since(home):
+    folder = home / "schedule"
+    folder.mkdir()
+    for run in range(1, KEEP_OUTPUTS + 21):
+        for end in ("json", "log"):
+            path = folder / f"{run}.{end}"
+            path.write_text("x")
+            age_days = 0 if run > KEEP_OUTPUTS + 10 else KEEP_OUTPUT_DAYS
+            written_s = (LATER - dt.timedelta(days=age_days, seconds=1)).timestamp()
+            os.utime(path, (written_s, written_s))
+    (folder / "1.log").touch()  # it was written to lately
+    (folder / "notes.txt").write_text("a person's")
+    assert tidy(home)["run files"] == 2 * 20 - 1
+    left = {path.name for path in folder.iterdir()}
+    assert left == {
+        "notes.txt", "1.log", *(f"{run}.{end}" for run in range(21, KEEP_OUTPUTS + 21) for end in ("json", "log"))
+    }  # fmt: skip
+    assert "run files" not in tidy(home)
 
 
 def test_space_that_cannot_be_given_back_is_said_and_the_rest_is_deleted(home, monkeypatch):

@@ -1,7 +1,8 @@
 """Telling somebody: events go into an outbox on disk first, then to a webhook, until it has taken them.
 
-Delivered at least once, and not again once the webhook said so. Between its answer and our note of it a crash can come:
-so each event has an id, and a receiver that has seen it may ignore it. Who receives can check that it is ours:
+Delivered at least once, in order, and not again once the webhook said so. Between its answer and our note of it a
+crash can come: so each event has an id, and a receiver that has seen it may ignore it. Who receives can check that it
+is ours:
 
     X-Infertune-Delivery: <id>
     X-Infertune-Timestamp: <Unix seconds, of this try>
@@ -17,13 +18,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from http.client import HTTPException
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from tools.errors import SpecError, StorageError
 from tools.outbox import Outbox, Waiting
 
 TIMEOUT_S = 10.0
 """Of one try."""
+_PASSING = frozenset({408, 425, 429})
+"""HTTP statuses below 500 that say `later`. The others from 400 on say that this very event is not wanted."""
 LONGEST_SLEEP_S = 300.0
 """A sleep is measured by a clock that does not see the wall clock being set: look at least this often."""
 
@@ -41,13 +44,40 @@ def send_due(outbox: Outbox) -> int:
     """
     taken = 0
     while (event := outbox.claim()) is not None:
-        error = _post(event, outbox.clock())
-        if error is None:
+        problem = _post(event, outbox.clock())
+        if problem is None:
             outbox.delivered(event)
             taken += 1
+        elif problem.is_refusal:
+            outbox.refused(event, problem.text)
         else:
-            outbox.failed(event, error)
+            outbox.failed(event, problem.text)
     return taken
+
+
+def send_for(outbox: Outbox, wait: Callable[[float], bool]) -> None:
+    """Try until nothing waits any more, or there is no more time.
+
+    Args:
+        outbox: what is sent.
+        wait: waits for so many seconds, or for less; returns whether to go on.
+
+    Raises:
+        StorageError: the outbox cannot be used.
+    """
+    while True:
+        send_due(outbox)
+        next_s = outbox.next_s()
+        if next_s is None or not wait(max(next_s - outbox.clock(), 0.0)):
+            return
+
+
+class _Problem(NamedTuple):
+    """Why an event was not taken, without anything secret."""
+
+    text: str
+    is_refusal: bool = False
+    """Whether the webhook answered, and does not want this event."""
 
 
 class Courier:
@@ -101,13 +131,13 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """Follow none."""
 
 
-def _post(event: Waiting, now_s: float) -> str | None:
-    """Send an event once; return why it was not taken, without anything secret, or None."""
+def _post(event: Waiting, now_s: float) -> _Problem | None:
+    """Send an event once; return why it was not taken, or None."""
     timestamp = str(int(now_s))
     try:
         signed = signature(event.webhook.secret(), timestamp, event.body)
     except SpecError as error:
-        return str(error)
+        return _Problem(str(error))
     request = urllib.request.Request(  # noqa: S310  the scheme is http or https: Webhook checks it
         event.webhook.url,
         data=event.body,
@@ -125,8 +155,8 @@ def _post(event: Waiting, now_s: float) -> str | None:
             return None
     except urllib.error.HTTPError as error:
         error.close()
-        return f"HTTP {error.code}"
+        return _Problem(f"HTTP {error.code}", is_refusal=400 <= error.code < 500 and error.code not in _PASSING)
     except urllib.error.URLError as error:
-        return f"cannot be reached ({type(error.reason).__name__})"  # its text may quote the URL
+        return _Problem(f"cannot be reached ({type(error.reason).__name__})")  # its text may quote the URL
     except (OSError, HTTPException, ValueError) as error:
-        return f"did not answer ({type(error).__name__})"
+        return _Problem(f"did not answer ({type(error).__name__})")

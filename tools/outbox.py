@@ -25,8 +25,9 @@ OUTBOX = "outbox.db"
 FIRST_RETRY_S = 1.0
 LONGEST_RETRY_S = 900.0
 """Waits double up to this: a webhook that is back is tried within a quarter of an hour."""
-GIVE_UP_S = 86_400.0
-"""An event that nobody took in a day is kept as `given up`, counted, and not sent any more."""
+GIVE_UP_S = 3 * 86_400.0
+"""An event that nobody took in three days, a weekend and a night, is kept as `given up`, counted, and not sent any
+more. Where a timetable elsewhere starts us once a night, that is a few tries."""
 CLAIM_S = 60.0
 """A try that is not over after this belonged to a process that died; far longer than one can take."""
 _BUSY_TIMEOUT_S = 30
@@ -44,7 +45,15 @@ CREATE TABLE IF NOT EXISTS outbox (
     error TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX IF NOT EXISTS outbox_next ON outbox (state, next_s);
+CREATE TABLE IF NOT EXISTS hooks (
+    url TEXT PRIMARY KEY,
+    failures INTEGER NOT NULL DEFAULT 0,
+    next_s REAL NOT NULL
+) STRICT;
 """
+_WAITING = "FROM outbox LEFT JOIN hooks ON hooks.url = outbox.url WHERE outbox.state = 'waiting'"
+_DUE = "({0} IS NULL OR {0} <= ?1 OR {0} > ?2)"
+"""At ?1; what waits until after ?2 was put off before the clock was set back."""
 
 
 class Webhook(Contract):
@@ -117,6 +126,9 @@ class Counts(NamedTuple):
 class Outbox:
     """Events on their way, in SQLite. Several processes may use it at once.
 
+    To one webhook they go one by one, in the order in which they were put: while it is down all of them wait for the
+    oldest. An event that it refuses, as one that it cannot read, steps aside for those behind it.
+
     Args:
         path: the database; made if absent, readable for its owner alone.
         clock: Unix time.
@@ -155,42 +167,55 @@ class Outbox:
             return done.rowcount == 1
 
     def claim(self) -> Waiting | None:
-        """Return the event that has been due for longest, for this caller alone for a while; None if none is due."""
+        """Return the oldest event that is due, with its webhook for this caller alone for a while; None if none is."""
         now_s = self.clock()
+        event_due, hook_due = _DUE.format("outbox.next_s"), _DUE.format("hooks.next_s")
         with self._connect() as connection:
             row = connection.execute(
-                "UPDATE outbox SET next_s = ?, attempts = attempts + 1 WHERE id = (SELECT id FROM outbox "
-                "WHERE state = 'waiting' AND (next_s <= ? OR next_s > ?) ORDER BY created_s, id LIMIT 1) "
-                "RETURNING id, webhook, body, created_s, attempts",
-                (now_s + CLAIM_S, now_s, now_s + LONGEST_RETRY_S),  # later than that: the clock was set back
+                "UPDATE outbox SET attempts = attempts + 1 WHERE rowid = "  # noqa: S608  constants of this file
+                f"(SELECT outbox.rowid {_WAITING} AND {event_due} AND {hook_due} ORDER BY outbox.rowid LIMIT 1) "
+                "RETURNING id, webhook, body, created_s, attempts, url",
+                (now_s, now_s + LONGEST_RETRY_S),
             ).fetchone()
-        if row is None:
-            return None
+            if row is None:
+                return None
+            connection.execute(
+                "INSERT INTO hooks (url, next_s) VALUES (?, ?) "
+                "ON CONFLICT (url) DO UPDATE SET next_s = excluded.next_s",
+                (row[5], now_s + CLAIM_S),
+            )
         return Waiting(row[0], Webhook.model_validate_json(row[1]), row[2].encode(), row[3], row[4])
 
     def delivered(self, event: Waiting) -> None:
-        """Note that the webhook has it. Whatever else waits for this webhook is due now: it is back."""
+        """Note that the webhook has it; the next event for it is due at once."""
         with self._connect() as connection:
             connection.execute("UPDATE outbox SET state = 'delivered', error = '' WHERE id = ?", (event.id,))
-            connection.execute(
-                "UPDATE outbox SET next_s = MIN(next_s, ?) WHERE state = 'waiting' AND url = ? AND error != ''",
-                (self.clock(), event.webhook.url),
-            )
+            self._answers(connection, event)
+
+    def refused(self, event: Waiting, error: str) -> None:
+        """Note that the webhook answers, but does not want this event; it is tried again, and others before."""
+        with self._connect() as connection:
+            self._put_off(connection, event, error, self.clock() + backoff_s(event.attempts))
+            self._answers(connection, event)
 
     def failed(self, event: Waiting, error: str) -> None:
-        """Note that the webhook did not take it, and when to try again; after a day, not again."""
+        """Note that the webhook is down: when to try again, with this event and all that wait for the same."""
         now_s = self.clock()
-        given_up = now_s - event.created_s >= GIVE_UP_S
         with self._connect() as connection:
+            self._put_off(connection, event, error, now_s)
+            (failures,) = connection.execute(
+                "INSERT INTO hooks (url, failures, next_s) VALUES (?, 1, ?) "
+                "ON CONFLICT (url) DO UPDATE SET failures = failures + 1 RETURNING failures",
+                (event.webhook.url, now_s),
+            ).fetchone()
             connection.execute(
-                "UPDATE outbox SET state = ?, error = ?, next_s = ? WHERE id = ? AND state = 'waiting'",
-                ("given up" if given_up else "waiting", error, now_s + backoff_s(event.attempts), event.id),
+                "UPDATE hooks SET next_s = ? WHERE url = ?", (now_s + backoff_s(failures), event.webhook.url)
             )
 
     def next_s(self) -> float | None:
         """Return when something is due next, as Unix time; None if nothing waits."""
         with self._connect() as connection:
-            row = connection.execute("SELECT MIN(next_s) FROM outbox WHERE state = 'waiting'").fetchone()
+            row = connection.execute(f"SELECT MIN(MAX(outbox.next_s, COALESCE(hooks.next_s, 0))) {_WAITING}").fetchone()
         return None if row[0] is None else float(row[0])
 
     def counts(self) -> Counts:
@@ -200,9 +225,21 @@ class Outbox:
         return Counts(found.get("waiting", 0), found.get("delivered", 0), found.get("given up", 0))
 
     def prune(self, before_s: float) -> None:
-        """Forget events that were created before this and wait no longer."""
+        """Forget events that were created before this and wait no longer, and webhooks that nothing waits for."""
         with self._connect() as connection:
             connection.execute("DELETE FROM outbox WHERE state != 'waiting' AND created_s < ?", (before_s,))
+            connection.execute("DELETE FROM hooks WHERE url NOT IN (SELECT url FROM outbox WHERE state = 'waiting')")
+
+    def _put_off(self, connection: sqlite3.Connection, event: Waiting, error: str, next_s: float) -> None:
+        """Note why an event was not taken; if it waits for too long, it is given up."""
+        given_up = self.clock() - event.created_s >= GIVE_UP_S
+        connection.execute(
+            "UPDATE outbox SET state = ?, error = ?, next_s = ? WHERE id = ? AND state = 'waiting'",
+            ("given up" if given_up else "waiting", error, next_s, event.id),
+        )
+
+    def _answers(self, connection: sqlite3.Connection, event: Waiting) -> None:
+        connection.execute("DELETE FROM hooks WHERE url = ?", (event.webhook.url,))
 
     @contextlib.contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:

@@ -31,8 +31,12 @@ and would tell 100 rps from 101 on a service that is always the same."""
 SIGNIFICANCE = 0.01
 """Hours next to each other resemble each other, so p-values are flattered: they are asked for beside a minimum effect,
 never in its place."""
-SLO_AGAIN_S = 86_400.0
-"""An SLO that was missed before the last run too is no news; a day later it is worth another look."""
+SLO_AGAIN_S = 72_000.0
+"""An SLO that was missed before the last run too is no news; the next night it is worth another look. Less than a day:
+from one nightly look to the next it is a second less than 24 hours now and then."""
+AHEAD_S = 86_400.0
+"""Evidence that is dated later than now by more than this was written under a clock that was wrong."""
+_CODE = ".py"
 _NAMED = 4
 """Changes that a sentence names one by one."""
 
@@ -112,8 +116,12 @@ def _inputs(last: Facts, now: Facts) -> Iterator[Reason]:
     if last.spec != now.spec:
         yield Reason(kind="spec", text="The spec says something else.")
     changed = _differences(last.files, now.files)
-    if changed:
-        yield Reason(kind="workload", text=f"Model, data or code changed: {_named(changed)}.")
+    code = [name for name in changed if name.endswith(_CODE)]
+    other = [name for name in changed if not name.endswith(_CODE)]
+    parts = [("The model's or the data's code changed", code), ("Model or data changed", other)]
+    said = [f"{what}: {_named(names)}." for what, names in parts if names]
+    if said:
+        yield Reason(kind="workload", text=" ".join(said))
 
 
 def _surroundings(last: Facts, now: Facts) -> Iterator[Reason]:
@@ -127,6 +135,11 @@ def _surroundings(last: Facts, now: Facts) -> Iterator[Reason]:
 
 def _age(last: Facts, now: Facts, max_age_s: float) -> Iterator[Reason]:
     age_s = now.at_s - last.at_s
+    if age_s < -AHEAD_S:
+        text = (
+            f"The evidence is dated {-age_s / 86_400:.1f} days ahead: the clock was set back, and its age is unknown."
+        )
+        yield Reason(kind="age", text=text)
     if age_s > max_age_s:
         text = f"The evidence is {age_s / 86_400:.1f} days old, and good for {max_age_s / 86_400:g}."
         yield Reason(kind="age", text=text)

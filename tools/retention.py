@@ -6,6 +6,9 @@ or in the folder of a session. That keeps a little too much now and then, and ne
 
 Deleting may be killed at any moment: sessions go first, then the rows, in one transaction, then the files. So nothing
 that is left refers to what is missing, and the next call finds the rest.
+
+What scheduled runs wrote to their output (`schedule/<run>.json` and `.log`) goes when it is old and many came since.
+The schedule itself forgets old runs, and events that were delivered, whenever it looks at what is due.
 """
 
 from __future__ import annotations
@@ -32,6 +35,11 @@ _ASIDE = (".making-", ".damaged-", ".importing-", DELETING)
 """Beginnings of names that nothing refers to: what is made aside, or was set aside."""
 _BUSY = "a session of this home is running: what it measures must not be tidied away. Try again when it has ended."
 _NAME = re.compile(r"[\w.-]+")
+_RUN_OUTPUT = re.compile(r"(\d+)\.(?:json|log)")
+KEEP_OUTPUTS = 100
+"""Scheduled runs, the latest, whose output stays however old it is."""
+KEEP_OUTPUT_DAYS = 90
+"""As long as the schedule remembers its runs; the one that is under way is among the latest."""
 _CAN_GO = frozenset({State.FINISHED, State.FAILED})
 
 
@@ -40,7 +48,8 @@ class Part:
     """One kind of things that can go."""
 
     kind: str
-    """In the plural: `sessions`, `rows`, `raw files`, `artifacts`, `data`, `leftovers`."""
+    """In the plural: `sessions`, `rows`, `raw files`, `artifacts`, `data`, `run files`,
+    `leftovers`."""
     count: int
     size_mb: float
 
@@ -56,7 +65,7 @@ class Garbage:
     rows: tuple[str, ...]
     """Ids."""
     files: tuple[Path, ...]
-    """Raw files, and folders of artifacts and data."""
+    """Raw files, folders of artifacts and data, and outputs of scheduled runs."""
     leftovers: tuple[Path, ...]
     """Files and folders of writers and deleters that were killed."""
 
@@ -81,7 +90,7 @@ def alone(home: Path) -> Iterator[None]:
 def find_garbage(home: Path, now: datetime, older_than: timedelta | None = None) -> Garbage:
     """Find what no session needs.
 
-    Rows stay when a session used them, or when a session that can still go on measured them.
+    Rows stay when a session that stays used them, or measured them: it can still go on, or be asked for more.
 
     Args:
         home: the home directory; call this `alone` in it.
@@ -93,20 +102,19 @@ def find_garbage(home: Path, now: datetime, older_than: timedelta | None = None)
     """
     old, kept = _split(home, None if older_than is None else now - older_than)
     mentioned: set[str] = set()
-    unfinished: set[str] = set()
     for session in kept:
         mentioned |= _names_in_session(session.folder)
-        if session.state not in _CAN_GO:
-            unfinished.add(session.folder.name)
+    measured_for = {session.folder.name for session in kept}  # a challenge measures for a session that is over
     rows: dict[str, int] = {}
     for identity, measured_by, body in _rows(home):
-        if identity in mentioned or measured_by in unfinished:
+        if identity in mentioned or measured_by in measured_for:
             mentioned |= set(_NAME.findall(body))
         else:
             rows[identity] = len(body.encode())
     raw = [f for f in _inside(home / "raw") if f.name not in mentioned]
     artifacts = [f for f in _inside(home / "artifacts") if f.name not in mentioned and not _is_aside(f)]
     data = [f for f in _inside(home / "data") if f.name not in mentioned and not _is_aside(f)]
+    outputs = _old_outputs(home, now)
     leftovers = [f for name in ("artifacts", "data", "sessions") for f in _inside(home / name) if _is_aside(f)]
     parts = (
         _part("sessions", old),
@@ -114,6 +122,7 @@ def find_garbage(home: Path, now: datetime, older_than: timedelta | None = None)
         _part("raw files", raw),
         _part("artifacts", artifacts),
         _part("data", data),
+        _part("run files", outputs),
         _part("leftovers", leftovers),
     )
     return Garbage(
@@ -121,7 +130,7 @@ def find_garbage(home: Path, now: datetime, older_than: timedelta | None = None)
         parts=tuple(part for part in parts if part.count),
         sessions=tuple(old),
         rows=tuple(rows),
-        files=(*raw, *artifacts, *data),
+        files=(*raw, *artifacts, *data, *outputs),
         leftovers=tuple(leftovers),
     )
 
@@ -211,6 +220,18 @@ def _rows(home: Path) -> Iterator[tuple[str, str, str]]:
     measured_by = {row.id: row.session for row in store.rows()}
     for identity, body in store.bodies():
         yield identity, measured_by.get(identity, ""), body
+
+
+def _old_outputs(home: Path, now: datetime) -> list[Path]:
+    """Return what scheduled runs wrote that were not among the latest, long ago."""
+    before_s = (now - timedelta(days=KEEP_OUTPUT_DAYS)).timestamp()
+    runs: dict[int, list[Path]] = {}
+    for path in _inside(home / "schedule"):
+        found = _RUN_OUTPUT.fullmatch(path.name)
+        if found is not None:
+            runs.setdefault(int(found[1]), []).append(path)
+    earlier = sorted(runs)[:-KEEP_OUTPUTS]
+    return [path for run in earlier for path in runs[run] if path.stat().st_mtime < before_s]
 
 
 def _delete_rows(garbage: Garbage) -> str | None:

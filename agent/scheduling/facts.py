@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ COVERED = 0.9
 LATELY_S = 3600.0
 """The p99 that is held against the SLO is that of the last hour."""
 LATELY_STEP_S = 60.0
+_FUNCTION = re.compile(r"(/.+\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*")
 
 
 def gather(target: str, now_s: float) -> Facts:
@@ -100,21 +102,52 @@ def _told(ask: Callable[[], Any], unknown: list[str], what: str) -> Any:
 
 
 def _files(said: dict[str, Any]) -> dict[str, str]:
-    """Return the digests of all files that a spec names, and of those in folders that it names."""
+    """Return the digests of all files that a spec names, of those in folders that it names, and of code they import."""
     found: dict[str, str] = {}
     for text in _texts(said):
-        name = text.rpartition(":")[0] if ".py:" in text else text
-        path = Path(name)
-        if not path.is_absolute():
-            continue
-        for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+        for file in _code(text) if _is_function(text) else _data(Path(text)):
             try:
                 found[str(file)] = digest_file(file)[:16]
             except OSError as error:
                 raise StorageError(f"cannot be read ({error.strerror}).", where=str(file)) from None
-        if not path.exists():
-            raise SpecError("there is no such file.", where=str(path), fix="The spec names it.")
     return found
+
+
+def _data(path: Path) -> list[Path]:
+    """Return the files that a text of the spec names, if it is an absolute path: relative ones are plain words."""
+    if not path.is_absolute():
+        return []
+    if not path.exists():
+        raise SpecError("there is no such file.", where=str(path), fix="The spec names it.")
+    return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+
+
+def _is_function(text: str) -> bool:
+    """Whether a text names a function, as `path/to/file.py:function` or `package.module:function`."""
+    return _FUNCTION.fullmatch(text) is not None
+
+
+def _code(reference: str) -> list[Path]:
+    """Return the file of a function and those beside it that it imports. Nothing of it is run."""
+    from tools.workloads.imports import local_sources
+
+    location = reference.rpartition(":")[0]
+    if location.endswith(".py"):
+        _data(Path(location))  # must be there
+        return local_sources(Path(location), Path(location).parent)
+    root = Path.cwd()
+    return sorted({file for entry in _module(location, root) for file in local_sources(entry, root)})
+
+
+def _module(name: str, root: Path) -> list[Path]:
+    """Return the files that are run for a module below a folder; none for Python's own, a library's, or a typo."""
+    *packages, last = name.split(".")
+    place = root.joinpath(*packages, last)
+    found = next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
+    if found is None:
+        return []
+    inits = [root.joinpath(*packages[: depth + 1], "__init__.py") for depth in range(len(packages))]
+    return [*filter(Path.is_file, inits), found]
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.scheduling.store import ScheduleStore
-from agent.scheduling.ticks import SETTLED
+from agent.scheduling.store import SETTLED, ScheduleStore
 from tools.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -34,11 +32,10 @@ class _Collector:
 
         runs = self._store.runs(state="ended")
         names = {identity: entry.name for identity, entry in self._store.entries().items()}
-        counted = Counter((r.verdict or "", reason.kind) for r in runs for reason in r.reasons)
         total = CounterMetricFamily(
             "infertune_schedule_runs", "Runs by verdict, once for each reason they had", labels=["verdict", "reason"]
         )
-        for labels, count in sorted(counted.items()):
+        for labels, count in sorted(self._store.counts().items()):
             total.add_metric(labels, count)
         yield total
         success = GaugeMetricFamily(

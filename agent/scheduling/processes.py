@@ -39,7 +39,8 @@ OUTPUT = "schedule"
 """Folder in the home directory with what the runs wrote."""
 FAILED = "FAILED"
 """In place of a verdict: the session came to none."""
-_USER_ERROR = 2
+USER_ERROR = 2
+"""Exit code of `infertune` for what a person has to mend."""
 _TAIL = 400
 """Characters of a failed session's last words."""
 
@@ -102,9 +103,9 @@ class Processes:
             code, in_time = self._start(run, ["resume", session], limit_s)
             if self._pause.stopping:
                 return None
-            if code != _USER_ERROR:  # else: the machine or the libraries changed, and it has to begin anew
+            if code != USER_ERROR:  # else: the machine or the libraries changed, and it has to begin anew
                 return self._ended(run, code, in_time=in_time) or self._failed(run, code)
-        code, in_time = self._start(run, ["optimize", entry.target, *_wishes(entry, budget_s)], limit_s)
+        code, in_time = self._start(run, ["optimize", entry.target, *_wishes(entry, run, budget_s)], limit_s)
         if self._pause.stopping:
             return None
         return self._ended(run, code, in_time=in_time) or self._failed(run, code)
@@ -193,8 +194,10 @@ class Processes:
         return None
 
 
-def _wishes(entry: Entry, budget_s: float | None) -> list[str]:
+def _wishes(entry: Entry, run: Run, budget_s: float | None) -> list[str]:
     wishes = [] if budget_s is None else ["--time-budget", f"{budget_s:.0f}"]
+    if run.advisor:
+        wishes.append("--advisor")
     if entry.auto_approve_within is not None:
         wishes += ["--auto-approve-within", entry.auto_approve_within]
     return wishes

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -13,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic import Field
 
 from agent.scheduling.times import QuietHours
-from tools.contracts import Contract
+from tools.contracts import Contract, Verdict
 from tools.errors import StorageError
 from tools.outbox import Webhook
 from tools.reasons import Facts, Reason
@@ -31,7 +32,18 @@ CREATE TABLE IF NOT EXISTS runs (
     body TEXT NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS runs_entry ON runs (entry, id);
+CREATE TABLE IF NOT EXISTS forgotten (
+    verdict TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    runs INTEGER NOT NULL,
+    PRIMARY KEY (verdict, reason)
+) STRICT;
 """
+KEEP_RUNS = 100
+"""Of each entry, the latest: they stay however old they are."""
+
+SETTLED = frozenset({Verdict.MET.value, Verdict.INFEASIBLE.value})
+"""Verdicts that stand until something changes. A noisy machine or a failure settles nothing."""
 
 State: TypeAlias = Literal["begun", "ended", "skipped", "deferred"]
 
@@ -45,7 +57,8 @@ class Entry(Contract):
     """Of the workload."""
     target: str
     """Absolute path of a spec, or a bundled workload."""
-    cron: str
+    cron: str | None
+    """None: a timetable elsewhere says when, by `schedule tick`."""
     timezone: str
     quiet: tuple[QuietHours, ...] = ()
     budget_s: float | None = Field(None, ge=60)
@@ -56,6 +69,8 @@ class Entry(Contract):
     """Evidence older than this is renewed."""
     auto_approve_within: str | None = None
     """As `optimize --auto-approve-within` takes it."""
+    advisor: bool = False
+    """Whether a language model is to be asked, as by `optimize --advisor`."""
     webhook: Webhook | None = None
 
 
@@ -71,12 +86,17 @@ class Run(Contract):
     reasons: tuple[Reason, ...] = ()
     why: str = ""
     """Why nothing was run, or how the run failed, in a sentence."""
+    advisor: bool = False
+    """Whether the session is begun with an advisor: decided once, when the run begins."""
+    notes: tuple[str, ...] = ()
+    """What the run had to do without, in sentences."""
     facts: Facts | None = None
     """What the run rests on."""
     session: str | None = None
     verdict: str | None = None
     """The session's, or FAILED."""
     exit_code: int | None = None
+    """Of the session; that of a mistake where the spec could not even be looked at."""
 
 
 class ScheduleStore:
@@ -135,10 +155,58 @@ class ScheduleStore:
             ).fetchall()
         return tuple(_run(number, body) for number, body in rows)
 
-    def prune(self, before_s: float) -> None:
-        """Forget the times before this at which nothing was run."""
+    def latest(self, entry: str) -> Run | None:
+        """Return what became of the last time that came for an entry."""
         with self._connect() as connection:
+            row = connection.execute(
+                "SELECT id, body FROM runs WHERE entry = ? ORDER BY id DESC LIMIT 1", (entry,)
+            ).fetchone()
+        return None if row is None else _run(*row)
+
+    def prune(self, before_s: float) -> None:
+        """Forget what lies before this: times at which nothing was run, and runs that came to their end.
+
+        Of each entry the latest runs stay, with the last that settled something. What is forgotten stays counted.
+        """
+        with self._connect() as connection:
+            # It takes the write lock even if it finds nothing: so no run is counted twice by two that prune.
             connection.execute("DELETE FROM runs WHERE state IN ('skipped', 'deferred') AND begun_s < ?", (before_s,))
+            rows = connection.execute("SELECT id, body FROM runs WHERE state = 'ended' AND begun_s < ?", (before_s,))
+            old = [_run(number, body) for number, body in rows.fetchall()]
+            if not old:
+                return
+            kept = self._kept(connection)
+            for run in old:
+                if run.id not in kept and connection.execute("DELETE FROM runs WHERE id = ?", (run.id,)).rowcount:
+                    connection.executemany(
+                        "INSERT INTO forgotten VALUES (?, ?, 1) "
+                        "ON CONFLICT (verdict, reason) DO UPDATE SET runs = runs + 1",
+                        [(run.verdict or "", reason.kind) for reason in run.reasons],
+                    )
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """Return how many runs ended, by verdict and reason: one that had several counts for each of them."""
+        with self._connect() as connection:
+            counted = Counter({(v, r): n for v, r, n in connection.execute("SELECT * FROM forgotten").fetchall()})
+            bodies = connection.execute("SELECT id, body FROM runs WHERE state = 'ended'").fetchall()
+        ended = (_run(number, body) for number, body in bodies)
+        counted.update((run.verdict or "", reason.kind) for run in ended for reason in run.reasons)
+        return dict(counted)
+
+    @staticmethod
+    def _kept(connection: sqlite3.Connection) -> set[int]:
+        """Return the runs that stay whatever their age: next time is compared with them."""
+        latest = connection.execute(
+            "SELECT id FROM (SELECT id, ROW_NUMBER() OVER (PARTITION BY entry ORDER BY id DESC) AS place FROM runs "
+            "WHERE state = 'ended') WHERE place <= ?",
+            (KEEP_RUNS,),
+        )
+        settled = connection.execute(
+            "SELECT MAX(id) FROM runs WHERE state = 'ended' AND json_extract(body, '$.facts') IS NOT NULL "
+            "AND json_extract(body, '$.verdict') IN (SELECT value FROM json_each(?)) GROUP BY entry",
+            (json.dumps(sorted(SETTLED)),),
+        )
+        return {number for (number,) in (*latest.fetchall(), *settled.fetchall())}
 
     @contextlib.contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.scheduling.processes import FAILED, Ended
-from agent.scheduling.store import Entry, Run, ScheduleStore, State
+from agent.scheduling.processes import FAILED, USER_ERROR, Ended
+from agent.scheduling.store import SETTLED, Entry, Run, ScheduleStore, State
 from agent.scheduling.times import day_begin, loud_s, quiet_until, zone
 from agent.scheduling.timetable import Timetable
-from tools.contracts import Verdict, digest_of
+from tools.contracts import digest_of
 from tools.errors import InfertuneError
 from tools.outbox import Outbox
 from tools.reasons import Facts, Judgement, judge
 
-SETTLED = frozenset({Verdict.MET.value, Verdict.INFEASIBLE.value})
-"""Verdicts that stand until something changes. A noisy machine or a failure settles nothing."""
 MAX_FAILURES = 3
 """Runs in a row that settle nothing, before the next waits until something changes, or a day has passed."""
-AFTER_FAILURES_S = 86_400.0
+AFTER_FAILURES_S = 72_000.0
+"""Less than a day: from one nightly look to the next it is a second less than 24 hours now and then."""
 SHORTEST_RUN_S = 60.0
 """Less time than this is not worth a start."""
 KEEP_S = 90 * 86_400.0
-"""How long it is remembered that nothing was run."""
+"""How long it is remembered that nothing was run, and all of an entry's runs but the latest."""
 
 
 class CarriesOut(Protocol):
@@ -85,8 +85,22 @@ class Ticker:
             entry = self._store.entries().get(identity)  # it may have been removed during the run before
             if entry is not None and not self._look_at(entry, due):
                 return False
-        self._store.prune(self._clock() - KEEP_S)
-        self._outbox.prune(self._clock() - KEEP_S)
+        self._forget()
+        return True
+
+    def tick_one(self, entry: Entry) -> bool:
+        """Finish what was begun of one entry; else look at it as if it were due now. False when asked to stop.
+
+        Raises:
+            StorageError: the schedule or the outbox cannot be used.
+        """
+        begun = self._store.runs(entry=entry.id, state="begun")
+        for run in begun:
+            if not self._take_up(entry, run):
+                return False
+        if not begun and not self._look_at(entry, self._now("UTC")):
+            return False
+        self._forget()
         return True
 
     def next_s(self) -> float | None:
@@ -96,6 +110,11 @@ class Ticker:
         ends = [quiet_until(entry.quiet, self._now(entry.timezone)) for entry in waiting]
         times = [self._timetable.next_s(), *(self._clock() if end is None else end.timestamp() for end in ends)]
         return min((time for time in times if time is not None), default=None)
+
+    def _forget(self) -> None:
+        before_s = self._clock() - KEEP_S
+        self._store.prune(before_s)
+        self._outbox.prune(before_s)
 
     def _now(self, timezone: str) -> dt.datetime:
         return dt.datetime.fromtimestamp(self._clock(), zone(timezone))
@@ -115,6 +134,10 @@ class Ticker:
     def _look_at(self, entry: Entry, due: dt.datetime) -> bool:
         """Deal with one entry that is due; return False when asked to stop."""
         now = self._now(entry.timezone)
+        latest = self._store.latest(entry.id)
+        if latest is not None and latest.state in ("ended", "skipped") and latest.due_s == due.timestamp():
+            self._timetable.move_on(entry.id, now)  # killed before it could: this time is dealt with
+            return True
         until = quiet_until(entry.quiet, now)
         if until is not None:
             self._pass_over(entry, due, "deferred", f"These are quiet hours, until {until:%H:%M}.", until=until)
@@ -128,16 +151,18 @@ class Ticker:
         try:
             facts = self._look(entry.target, now.timestamp())
         except InfertuneError as error:
-            self._pass_over(entry, due, "skipped", str(error))
             told = f"{entry.id}-{digest_of(str(error))}-{now:%Y%m%d}"  # once a day, not at each tick
             self._announce(entry, told, "run_failed", {"why": str(error)})
+            self._pass_over(entry, due, "skipped", str(error), is_mistake=True)
             return True
         judgement, refusal = self._judge(entry, facts)
         if not judgement.reasons or refusal is not None:
             why = refusal or " ".join(("Nothing has changed that matters.", *judgement.notes))
             self._pass_over(entry, due, "skipped", why)
             return True
-        self._say(f"{entry.name}: running. {' '.join(reason.text for reason in judgement.reasons)}")
+        lacking = lacking_for_advisor(os.environ) if entry.advisor else None
+        notes = () if lacking is None else (f"Without an advisor: {lacking}",)
+        self._say(f"{entry.name}: running. {' '.join((*(reason.text for reason in judgement.reasons), *notes))}")
         run = self._store.note(
             Run(
                 entry=entry.id,
@@ -146,6 +171,8 @@ class Ticker:
                 begun_s=now.timestamp(),
                 reasons=judgement.reasons,
                 facts=judgement.known,
+                advisor=entry.advisor and lacking is None,
+                notes=notes,
             )
         )
         return self._carry_out(entry, run, budget_s)
@@ -168,8 +195,10 @@ class Ticker:
         left_s = None
         if entry.daily_budget_s is not None:
             begin_s = day_begin(now).timestamp()
-            today = self._store.runs(entry=entry.id, state="ended", since_s=begin_s)
-            left_s = entry.daily_budget_s - sum((run.ended_s or run.begun_s) - run.begun_s for run in today)
+            end_s = day_begin(now + dt.timedelta(days=1)).timestamp()  # later ones: the clock was set back
+            runs = self._store.runs(entry=entry.id, state="ended", since_s=begin_s)
+            today = [(run.ended_s or run.begun_s) - run.begun_s for run in runs if run.begun_s < end_s]
+            left_s = entry.daily_budget_s - sum(max(run_s, 0.0) for run_s in today)
         return _least(entry.budget_s, left_s, loud_s(entry.quiet, now))
 
     def _carry_out(self, entry: Entry, run: Run, budget_s: float | None) -> bool:
@@ -182,6 +211,7 @@ class Ticker:
             "summary": ended.summary,
             "session": ended.session,
             "reasons": [reason.model_dump() for reason in run.reasons],
+            "notes": list(run.notes),
             "plan": ended.plan,
         }
         # Told before it is noted: after a crash in between it is told again under the same id, which is not a second.
@@ -206,10 +236,20 @@ class Ticker:
         return True
 
     def _pass_over(
-        self, entry: Entry, due: dt.datetime, state: State, why: str, *, until: dt.datetime | None = None
+        self,
+        entry: Entry,
+        due: dt.datetime,
+        state: State,
+        why: str,
+        *,
+        until: dt.datetime | None = None,
+        is_mistake: bool = False,
     ) -> None:
         now_s = self._clock()
-        self._store.note(Run(entry=entry.id, state=state, due_s=due.timestamp(), begun_s=now_s, why=why))
+        code = USER_ERROR if is_mistake else None
+        self._store.note(
+            Run(entry=entry.id, state=state, due_s=due.timestamp(), begun_s=now_s, why=why, exit_code=code)
+        )
         self._timetable.move_on(entry.id, self._now("UTC"), until=until)
         self._say(f"{entry.name}: {state}. {why}")
 
@@ -217,6 +257,15 @@ class Ticker:
         if entry.webhook is not None:
             said = {"event": event, "at": self._now("UTC").isoformat(timespec="seconds"), "workload": entry.name}
             self._outbox.put(identity, entry.webhook, {**said, "target": entry.target, **content})
+
+
+def lacking_for_advisor(environment: Mapping[str, str]) -> str | None:
+    """Return what an advisor lacks in this environment, in a sentence that tells no value; None if it has all."""
+    if not environment.get("INFERTUNE_MODEL"):
+        return "INFERTUNE_MODEL is not set."
+    if not (environment.get("OPENAI_BASE_URL") or environment.get("OPENAI_API_KEY")):
+        return "neither OPENAI_BASE_URL nor OPENAI_API_KEY is set."
+    return None
 
 
 def _least(*limits: float | None) -> float | None:

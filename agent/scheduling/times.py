@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections.abc import Callable
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -152,12 +153,12 @@ class QuietHours(Contract):
         return minute >= self.begin or minute < self.end
 
     def end_after(self, moment: dt.datetime) -> dt.datetime:
-        """Return when they end next."""
-        return _next_at(moment, self.end)
+        """Return when a moment within them is followed by one that is not."""
+        return _first_after(moment, lambda later: not self.contains(later))
 
     def begin_after(self, moment: dt.datetime) -> dt.datetime:
-        """Return when they begin next."""
-        return _next_at(moment, self.begin)
+        """Return when a moment outside of them is followed by one within."""
+        return _first_after(moment, self.contains)
 
 
 def read_quiet(text: str) -> QuietHours:
@@ -202,11 +203,15 @@ def day_begin(moment: dt.datetime) -> dt.datetime:
     return moment.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
 
 
-def _next_at(moment: dt.datetime, minute: int) -> dt.datetime:
-    """Return when clocks in the moment's zone show this minute of the day next; through UTC, since clocks are set."""
-    at = day_begin(moment) + dt.timedelta(minutes=minute)
-    for days in range(3):
-        candidate = (at + dt.timedelta(days=days)).astimezone(dt.UTC).astimezone(moment.tzinfo)
-        if candidate.timestamp() > moment.timestamp():
-            return candidate
-    raise AssertionError("a day has at most 25 hours")
+def _first_after(moment: dt.datetime, fits: Callable[[dt.datetime], bool]) -> dt.datetime:
+    """Return the first whole minute after this that fits, by the clocks of its zone.
+
+    Minute by minute, since a minute of the day may come twice, or not at all, on the day when clocks are set.
+    """
+    at = moment.astimezone(dt.UTC).replace(second=0, microsecond=0)
+    for _ in range(2 * _MINUTES_PER_DAY):
+        at += dt.timedelta(minutes=1)
+        local = at.astimezone(moment.tzinfo)
+        if fits(local):
+            return local
+    raise AssertionError("hours that begin and end come every day")

@@ -25,6 +25,8 @@ from agent.scheduling.store import SCHEDULE, Entry, unusable
 from agent.scheduling.times import CronLine
 
 _BUSY_TIMEOUT_S = 30
+_LONGEST_DEFERRAL = dt.timedelta(hours=25)
+"""Quiet hours are parts of a day, and a day has at most 25 hours."""
 
 
 def due(entry: str) -> str:
@@ -40,19 +42,25 @@ class Timetable:
         self._store = store
 
     def follow(self, entries: Iterable[Entry], now: dt.datetime) -> None:
-        """Make the jobs be those of these entries: new ones from now on, and none for what is gone."""
-        wanted = {entry.id: entry for entry in entries}
+        """Make the jobs be those of these entries: new ones from now on, and none for what is gone.
+
+        A job that waits for a time which is further away than its line ever has it was put there before the clock was
+        set back, and is made anew.
+        """
+        wanted = {entry.id: entry for entry in entries if entry.cron is not None}
         for job in self._scheduler.get_jobs():
             entry = wanted.get(job.id)
-            if entry is not None and (job.trigger.line, job.trigger.zone.key) == (entry.cron, entry.timezone):
-                del wanted[entry.id]
-            elif entry is None:
+            if entry is None:
                 self._scheduler.remove_job(job.id)
+            elif (job.trigger.line, job.trigger.zone.key) == (entry.cron, entry.timezone) and not _is_stray(job, now):
+                del wanted[entry.id]
         for entry in wanted.values():
             self.put(entry, now)
 
     def put(self, entry: Entry, now: dt.datetime) -> None:
-        """Have an entry run at the next time that fits its line."""
+        """Have an entry run at the next time that fits its line; one without a line has no times."""
+        if entry.cron is None:
+            return
         line = CronLine(entry.cron, entry.timezone)
         self._scheduler.add_job(
             due, line, args=(entry.id,), id=entry.id, next_run_time=line.next_after(now), replace_existing=True
@@ -83,6 +91,14 @@ class Timetable:
         """Return when any entry is due next, as Unix time."""
         moment: dt.datetime | None = self._store.get_next_run_time()
         return None if moment is None else moment.timestamp()
+
+
+def _is_stray(job: Any, now: dt.datetime) -> bool:
+    """Whether a job waits for longer than its line, and the quiet hours that may have put it off, can tell."""
+    following = job.trigger.next_after(now)
+    second = None if following is None else job.trigger.next_after(following)
+    latest = max(second or now, now + _LONGEST_DEFERRAL)
+    return bool(job.next_run_time > latest)
 
 
 class _Idle(BaseScheduler):  # type: ignore[misc]  # APScheduler has no types

@@ -25,6 +25,11 @@ def writer_name(service: Service) -> str:
     return f"{service.name}-infertune-writer"
 
 
+def webhook_name(service: Service) -> str:
+    """Return the name of the Secret with the webhook that the job tells; a person makes it, or does without."""
+    return f"{job_name(service)}-webhook"
+
+
 def job_name(service: Service) -> str:
     """Return the name of the CronJob and of what belongs to it."""
     return f"{service.name}-infertune"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tools.cluster.text import MESSAGE_LIMIT, shown
-from tools.manifests.labels import reader_name, writer_name
+from tools.manifests.labels import reader_name, webhook_name, writer_name
 from tools.manifests.service import Service, Sourced
 
 _TEXT = """\
@@ -55,6 +55,12 @@ The model server listens on `$PORT`, batches up to `$MAX_BATCH_SIZE` requests, a
 The job's image has infertune, and in `/workload` the `tuning.yaml` with the model and the data that it names. Its
 `cluster.context` is `in-cluster`. It measures, so it belongs on nodes like those that serve: give it their
 `nodeSelector`. Its NetworkPolicy lets it reach DNS, ports 443 and 6443, and Prometheus; add an MLflow of yours.
+Each night it looks for a reason first (model, data, code or libraries changed, the traffic drifted, the SLO was missed,
+the evidence is old), and runs only then; the volume keeps evidence, and what was interrupted. To have a webhook told
+what came of it, signed with a secret of yours:
+
+    kubectl --namespace {namespace} create secret generic {webhook} \\
+        --from-file url=webhook-url.txt --from-file secret=webhook-secret.txt
 
 ## Who may do what
 
@@ -108,6 +114,7 @@ def readme(service: Service, namespaces: Sequence[str]) -> str:
         namespace=namespaces[1],
         reader=reader_name(service),
         writer=writer_name(service),
+        webhook=webhook_name(service),
         hpa=service.hpa_name,
         bucket="" if slo is None else f"; one of its bounds must be {slo.value / 1000:g} s, the SLO",
         latency="" if slo is None else f" and latency (99 % within {slo.value:g} ms, the spec's p99)",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import urlsplit
 
-from tools.manifests.labels import JOB, job_name, labels, reader_name
+from tools.manifests.labels import JOB, job_name, labels, reader_name, webhook_name
 from tools.manifests.service import Service
 from tools.manifests.workload import container_security, cores, pod_security
 from tools.scaling.manifest import Manifest
@@ -17,10 +18,16 @@ WORKLOAD = "/workload"
 """Where the image has `tuning.yaml`, and the model and the data that it names."""
 ANSWERS = (2, 3)
 """Exit codes that another try does not change: a mistake in the input, a promise that cannot be kept."""
+GRACE_S = 90
+"""When the job is ended, its session keeps the best so far and is taken up the next night; `schedule tick` waits for it
+for a minute."""
 
 
 def cron_job(service: Service) -> Manifest:
     """Return the CronJob. It runs as the reader: it measures, recommends, records, and changes nothing.
+
+    Each night it looks for a reason first, in what the volume has of the last run, and tells a webhook what came of it
+    if there is a Secret that names one.
 
     It asks for what a replica gets, since what it measures is what a replica would do.
     """
@@ -33,14 +40,20 @@ def cron_job(service: Service) -> Manifest:
         "automountServiceAccountToken": True,
         "enableServiceLinks": False,
         "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": GRACE_S,
         "securityContext": pod_security(),
         "containers": [
             {
                 "name": JOB,
                 "image": JOB,
                 "workingDir": WORKLOAD,
-                "args": ["optimize", "tuning.yaml"],
-                "env": [{"name": "INFERTUNE_HOME", "value": HOME}, {"name": "HOME", "value": "/tmp"}],  # noqa: S108  inside of the container
+                "args": ["schedule", "tick", "tuning.yaml"],
+                "env": [
+                    {"name": "INFERTUNE_HOME", "value": HOME},
+                    {"name": "HOME", "value": "/tmp"},  # noqa: S108  inside of the container
+                    _of_secret("INFERTUNE_WEBHOOK", service, "url"),
+                    _of_secret("INFERTUNE_WEBHOOK_SECRET", service, "secret"),
+                ],
                 "resources": {"requests": dict(resources), "limits": dict(resources)},
                 "securityContext": container_security(),
                 "volumeMounts": [
@@ -83,6 +96,12 @@ def cron_job(service: Service) -> Manifest:
             },
         },
     }
+
+
+def _of_secret(variable: str, service: Service, key: str) -> dict[str, Any]:
+    """Return a variable from a key of the webhook's Secret; without it the variable is not set."""
+    reference = {"name": webhook_name(service), "key": key, "optional": True}
+    return {"name": variable, "valueFrom": {"secretKeyRef": reference}}
 
 
 def home_claim(service: Service) -> Manifest:
