@@ -4,11 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo scaling-demo test lint format bench chaos constraints clean debian
+.PHONY: help install demo scaling-demo chat-demo challenge test lint format bench chaos constraints clean debian
 
 help:
 	@echo "make demo    set up, train the bundled ResNet-50 (once, about a minute) and optimize it"
 	@echo "make scaling-demo  from a week in Prometheus to a patched, watched and rolled back autoscaler"
+	@echo "make chat-demo  two conversations that tune a workload and get a plan approved: by a scripted model, and by none"
+	@echo "make challenge  what each technique brings on the bundled ResNet-50, step by step, with a page of it"
 	@echo "make test    set up and run the tests"
 	@echo "make lint    ruff, mypy --strict, import-linter"
 	@echo "make bench   the benchmarks behind the README's figures"
@@ -27,6 +29,13 @@ demo: $(STAMP)
 
 scaling-demo: $(STAMP) debian
 	$(BIN)/python -m simulations.scaling_demo
+
+chat-demo: $(STAMP) debian
+	$(BIN)/python -m simulations.chat_demo
+	$(BIN)/python -m simulations.chat_demo --no-model
+
+challenge: $(STAMP) debian
+	$(BIN)/infertune challenge digits-resnet50
 
 # Two processes take whole files, so that what a file's tests share is made once; by name, so that none of the longest
 # (chaos, optimize, resume) comes last.

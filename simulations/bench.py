@@ -54,7 +54,13 @@ def main() -> None:
     console.print(repeatability_table())
     for part in coverage_tables():
         console.print(part)
-    for module in ("simulations.search", "simulations.accuracy_control", "simulations.scaling_search"):
+    for module in (
+        "simulations.search",
+        "simulations.evaluation",
+        "simulations.injection",
+        "simulations.accuracy_control",
+        "simulations.scaling_search",
+    ):
         subprocess.run([sys.executable, "-P", "-m", module], check=True)
 
 
