@@ -83,3 +83,8 @@ def chat(
         converse(at, name, settings, terminal, limit_tokens=max_tokens, prices=prices)
     except KeyboardInterrupt:
         terminal.say("")
+    finally:
+        if settings is not None:
+            from agent.chat.traces import start_tracing
+
+            start_tracing(at.home, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -104,7 +105,8 @@ def approve(by: By, digest: Digest = None, home: Home = None) -> None:
     plan = find_plan(where, digest)
     note(PlanStore(where), plan.digest, by=by, now=dt.datetime.now(dt.UTC))
     typer.echo(f"Plan {plan.digest} is approved by {by}, good until {plan.expires}.")
-    typer.echo(f"Carry it out: infertune plan apply {plan.digest}")
+    elsewhere = "" if home is None else f" --home {shlex.quote(str(home))}"
+    typer.echo(f"Carry it out: infertune plan apply {plan.digest}{elsewhere}")
 
 
 @app.command(

@@ -48,7 +48,9 @@ def print_explained(explained: Explained, console: Console, now: dt.datetime) ->
             _print_decision(explained, decision, console, now)
         return
     record = explained.record
-    _say(console, f"Session {record.session}, {fmt.clean(record.started.target)}, {record.started.created}")
+    _say(
+        console, ", ".join(map(fmt.clean, (f"Session {record.session}", record.started.target, record.started.created)))
+    )
     for decision in explained.decisions:
         _print_brief(explained, decision, console)
     console.print()
@@ -71,6 +73,7 @@ def as_json(explained: Explained) -> str:
 
 def ending(record: SessionRecord) -> str:
     """Say how a session ended, as a sentence."""
+    session = fmt.clean(record.session)
     try:
         result = read_result(record.folder / RESULT)
         told = f" {result.verdict.value}: {fmt.clean(result.summary)}"
@@ -80,11 +83,11 @@ def ending(record: SessionRecord) -> str:
         case State.FINISHED:
             return f"It came to its end.{told}"
         case State.INTERRUPTED:
-            return f"A person stopped it; to go on: infertune resume {record.session}.{told}"
+            return f"A person stopped it; to go on: infertune resume {session}.{told}"
         case State.FAILED:
             return f"Its workload could not be loaded: {fmt.clean(record.failure or '')}"
         case State.UNFINISHED:
-            return f"It did not end: it runs, or was killed; to go on: infertune resume {record.session}.{told}"
+            return f"It did not end: it runs, or was killed; to go on: infertune resume {session}.{told}"
 
 
 # --- briefly ------------------------------------------------------------------------------------------------------
@@ -92,7 +95,7 @@ def ending(record: SessionRecord) -> str:
 
 def _print_brief(explained: Explained, decision: Decision, console: Console) -> None:
     console.print()
-    head = f"{decision.id}  {fmt.clean(decision.node)}: {fmt.clean(decision.question)} {_answer(decision)}"
+    head = f"{fmt.clean(decision.id)}  {fmt.clean(decision.node)}: {fmt.clean(decision.question)} {_answer(decision)}"
     said = [f"Rule: {_sentence(decision.rule)}", f"{_counted(len(decision.options), 'option')},"]
     said.append(f"{_counted(len(decision.evidence), 'piece')} of evidence.")
     if explained.is_provisional(decision):
@@ -117,7 +120,7 @@ def _sentence(text: str) -> str:
 
 
 def _print_decision(explained: Explained, decision: Decision, console: Console, now: dt.datetime) -> None:
-    _say(console, f"{decision.id}  {fmt.clean(decision.node)}: {fmt.clean(decision.question)}")
+    _say(console, f"{fmt.clean(decision.id)}  {fmt.clean(decision.node)}: {fmt.clean(decision.question)}")
     provisional = ", while a person was stopping the session" if explained.is_provisional(decision) else ""
     facts = {
         "chosen": fmt.clean(decision.chosen or "none of the options"),

@@ -7,8 +7,9 @@ from recorded_support import ID, write_session
 from sample_result import sample_result
 
 from agent.chat.answers import Surroundings
-from agent.chat.loop import Terminal, converse
+from agent.chat.loop import converse
 from agent.chat.model import Settings
+from agent.chat.terminal import Terminal
 from tools.cluster.store import PlanStore
 from tools.contracts import Bounds, HpaRef, ScalingPlan
 
@@ -49,7 +50,7 @@ def home_with_sessions(tmp_path):
     return home
 
 
-def offer_plan(home, **settings):
+def offer_plan(home, *, most=8, **settings):
     """Put a plan into a home's store, and return it."""
     now = dt.datetime.now(dt.UTC)
     metric = {"type": "Pods", "pods": {"metric": {"name": "queue"}, "target": {"type": "AverageValue"}}}
@@ -60,7 +61,7 @@ def offer_plan(home, **settings):
         ),
         scales="apps/v1 Deployment hpa",
         before={"minReplicas": 6, "maxReplicas": 40, "metrics": [metric]},
-        after={"minReplicas": 2, "maxReplicas": 8, "metrics": [metric]},
+        after={"minReplicas": 2, "maxReplicas": most, "metrics": [metric]},
         why="It keeps the SLO with fewer replicas.",
         evidence=("3f9a1c2b45d6e7f8",),
         bounds=Bounds(),

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from chat_support import KEY, RICH, Typist, home_with_sessions, offer_plan, returned, talk
+from chat_support import KEY, RICH, home_with_sessions, offer_plan, returned, talk
 from hypothesis import given
 from hypothesis import strategies as st
 from openai_server import OpenAIServer, calls, says
@@ -21,8 +21,8 @@ from agent.chat.figures import figures, restates
 from agent.chat.graph import build_graph
 from agent.chat.guard import NOTE, Known, Stream, marked, unverified
 from agent.chat.history import opened, thread_name
-from agent.chat.loop import Prices, converse, read_prices, settings_from
-from agent.chat.menu import run_menu
+from agent.chat.loop import Prices, read_prices, settings_from
+from agent.chat.menu import number_of
 from agent.chat.tools import TOOLS, _shortened, call
 from agent.cli_chat import app
 from tools.cluster.store import PlanStore
@@ -338,18 +338,10 @@ def test_a_model_without_tool_calls_is_asked_for_json(tmp_path):
 def test_a_model_without_json_chooses_by_number_and_else_the_person_does(tmp_path):
     home = home_with_sessions(tmp_path)
     with OpenAIServer([says("2."), says("Hmm.")], native=False, json_mode=False) as server:
-        seen = talk(home, server, "why?", "and now?", "8", "quit")
+        seen = talk(home, server, "why?", "and now?", str(number_of("list_sessions")), "", "quit")
     assert "chosen: openvino int8-static at batch 8" in seen
     assert "names no number" in seen
-    assert f"session: {RICH}" in seen
-
-
-def test_a_model_that_can_do_nothing_leaves_the_menu(tmp_path):
-    home = home_with_sessions(tmp_path)
-    with OpenAIServer(native=False, json_mode=False, numbers=False) as server:
-        seen = talk(home, server, "8", "q")
-    assert "no model to talk to" in seen
-    assert f"session: {RICH}" in seen
+    assert f"1. {ID}" in seen
 
 
 @pytest.fixture
@@ -357,25 +349,6 @@ def infertune(monkeypatch):
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "INFERTUNE_MODEL"):
         monkeypatch.delenv(name, raising=False)
     return lambda *arguments, **settings: CliRunner().invoke(app, [str(a) for a in arguments], **settings)
-
-
-def test_without_a_model_the_same_is_told_by_a_menu_from_a_pipe(infertune, tmp_path):
-    home = home_with_sessions(tmp_path)
-    plan = offer_plan(home)
-    lines = ["1", RICH, "2", "", "d02", "3", "", "10", "", "", "", "", "2", "", "6", "", "7", plan.digest[:8], "q"]
-    answer = infertune(ID, "--home", home, input="\n".join([*lines, ""]))
-    assert answer.exit_code == 0, answer.output
-    assert answer.output.startswith("No model is configured (set OPENAI_API_KEY or OPENAI_BASE_URL, and ")
-    for told in (
-        "requests for the money: 29.9x [29.3, 30.5]",
-        "chosen: openvino int8-static at batch 8",
-        "asked: lowest latency, p99 at most 10.0 ms",
-        f"plan: {plan.digest}",
-        f"infertune plan approve --by YOUR-NAME {plan.digest}",
-    ):
-        assert told in answer.output
-    assert "<data>" not in answer.output
-    assert PlanStore(home).state(plan.digest) == "proposed"
 
 
 def test_the_command_talks_to_the_endpoint_of_the_environment(infertune, tmp_path):
@@ -389,15 +362,6 @@ def test_the_command_talks_to_the_endpoint_of_the_environment(infertune, tmp_pat
     assert f"Thread {ID}, small at 127.0.0.1:" in answer.output
     assert server.requests[0]["model"] == "small"
     assert KEY not in answer.output
-
-
-def test_the_menu_survives_whatever_is_typed_and_an_input_that_ends(tmp_path):
-    home = home_with_sessions(tmp_path)
-    typist = Typist("0", "99", "-1", "eins", "", "3", "7", "", "fast", "nan", "-3", "5", "", "", "", "", "9", "1", "")
-    assert not run_menu(Surroundings(home), typist.read, typist.terminal.say)
-    assert typist.seen.count("no number from 1 to") == 4
-    assert "Choose a number from 1 to 2." in typist.seen
-    assert typist.seen.count("valid number") + typist.seen.count("greater than 0") >= 2
 
 
 @pytest.mark.parametrize(
@@ -516,9 +480,3 @@ def test_the_command_is_defined_without_importing_a_framework():
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert done.stdout.strip() == "[]"
-
-
-def test_a_chat_without_an_endpoint_writes_nothing(tmp_path):
-    typist = Typist("8", "q")
-    converse(Surroundings(tmp_path / "home"), "t", None, typist.terminal, limit_tokens=1)
-    assert not (tmp_path / "home").exists()

@@ -97,9 +97,9 @@ def test_an_endpoint_that_says_nothing_is_given_up(home):
 def test_an_endpoint_that_is_gone_leaves_the_menu(home):
     server = OpenAIServer()
     server._http.server_close()
-    seen = talk(home, server, "8", "q", retries=0)
+    seen = talk(home, server, "11", "", "q", retries=0)
     assert "cannot be reached" in seen
-    assert f"session: {ID}" in seen
+    assert f"1. {ID}" in seen
 
 
 def test_a_server_that_fails_on_tools_and_on_json_is_asked_by_number(home):
@@ -300,7 +300,7 @@ def test_a_chat_killed_in_the_middle_of_starting_a_session_starts_no_second_one(
     spec.write_text(SPEC)
     notes = home / background.FOLDER
     with OpenAIServer([calls(("start_session", {"workload": "yours", "time_budget_s": 60}))]) as server:
-        child = _child(home, server, "optimize it", target=str(spec))
+        child = _child(home, server, "optimize it", "yes", target=str(spec))
         _until(lambda: any('"pid"' in note.read_text() for note in notes.glob("*.json")))
         child.kill()
         child.wait()
@@ -314,7 +314,7 @@ def test_a_chat_killed_in_the_middle_of_starting_a_session_starts_no_second_one(
         (note,) = notes.glob("*.json")
         process = psutil.Process(json.loads(note.read_text())["pid"])
         try:
-            seen = talk(home, server, "again!", "stop it", session=None, target=str(spec))
+            seen = talk(home, server, "again!", "stop it", "yes", "yes", session=None, target=str(spec))
             started, again, watched, stopped, twice = returned(server)
             _until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
         finally:
@@ -331,7 +331,7 @@ def test_a_chat_killed_in_the_middle_of_starting_a_session_starts_no_second_one(
 
 
 def test_a_session_that_cannot_start_is_told_with_its_own_words(tmp_path):
-    at = Surroundings(tmp_path / "home", target=str(tmp_path / "gone.yaml"))
+    at = Surroundings(tmp_path / "home", target=str(tmp_path / "gone.yaml"), confirm=lambda _: True)
     answer = json.loads(call(at, "start_session", {"workload": "yours"}, "x"))
     assert "did not start" in answer["problem"]
     assert "no such file" in answer["problem"]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.chat import background, facts
 from agent.chat.arguments import Changes, NewSession, Nothing, OfDecision, OfPlan, OfSession, Pair
-from agent.chat.facts import Facts, data
+from agent.chat.decisions import explained
+from agent.chat.facts import Facts, data, identity
+from agent.chat.fenced import moment
 from agent.sessions import folders, is_running
+from tools.cluster.text import shown
 from tools.errors import InfertuneError
 from tools.record import JOURNAL, RESULT, State, read_record
 from tools.result import SessionResult
@@ -26,6 +30,11 @@ _LATEST = 10
 _JOURNAL_LINES = 6
 
 
+def _nobody(_: str) -> bool:
+    """Answer for a person who is not there."""
+    return False
+
+
 @dataclass(frozen=True)
 class Surroundings:
     """What the tools work on. A person gave all of it."""
@@ -37,6 +46,24 @@ class Surroundings:
     """A spec that may be optimized, beside the bundled workloads."""
     patience_s: float = background.PATIENCE_S
     """How long a session that is started is waited for."""
+    confirm: Callable[[str], bool] = field(default=_nobody, repr=False)
+    """Asks the person a question that code worded, and returns whether they said yes. A model can ask for a session
+    to be started or stopped, and has no way to answer for the person; where there is nobody to ask, it is a no."""
+
+    def require_word(self, question: str) -> None:
+        """Ask the person for their word.
+
+        Args:
+            question: what is about to be done; of words and figures of ours, and ids that exist.
+
+        Raises:
+            InfertuneError: they did not give it.
+        """
+        if not self.confirm(question):
+            raise InfertuneError(
+                "only a person's own word does this, and it was not given. Nothing was done.",
+                fix="Tell the person what you would do; do not ask again unless they want it.",
+            )
 
     def folder(self, session: str | None) -> Path:
         """Return a session's folder: one of those that there are.
@@ -85,8 +112,8 @@ def list_workloads(at: Surroundings, _: Nothing, __: str) -> Facts:
 def show_result(at: Surroundings, asked: OfSession, _: str) -> Facts:
     """Show a session's outcome."""
     result = at.result(asked.session)
-    decisions = [decision.id for decision in result.decisions[-facts.MOST :]]
-    return {"session": result.session, **facts.result(result), "decisions": decisions}
+    decisions = [identity(decision.id) for decision in result.decisions[-facts.MOST :]]
+    return {"session": identity(result.session), **facts.result(result), "decisions": decisions}
 
 
 def explain(at: Surroundings, asked: OfDecision, _: str) -> Facts:
@@ -94,7 +121,7 @@ def explain(at: Surroundings, asked: OfDecision, _: str) -> Facts:
     from agent.questions import explain as ask
 
     folder = at.folder(asked.session)
-    return {"session": folder.name, **facts.explained(ask(folder, asked.decision))}
+    return {"session": identity(folder.name), **explained(ask(folder, asked.decision))}
 
 
 def what_if(at: Surroundings, asked: Changes, _: str) -> Facts:
@@ -112,7 +139,7 @@ def what_if(at: Surroundings, asked: Changes, _: str) -> Facts:
     best = found.now.best
     known = evidence_of(read_record(folder), at.home)
     rests_on = (evidence.id for evidence in known if best is not None and evidence.recipe == best.definition)
-    return {"session": folder.name, **facts.wondered(found), "evidence": facts.evidence_ids(rests_on)}
+    return {"session": identity(folder.name), **facts.wondered(found), "evidence": facts.evidence_ids(rests_on)}
 
 
 def compare_sessions(at: Surroundings, asked: Pair, _: str) -> Facts:
@@ -140,14 +167,14 @@ def describe_traffic(at: Surroundings, asked: OfSession, _: str) -> Facts:
     trace = trace_of(spec.traffic, folder)
     shape = describe(trace)
     return {
-        "session": folder.name,
+        "session": identity(folder.name),
         "length": fmt.seconds(shape.length_s),
         "mean": fmt.rate(shape.mean_rps),
         "median": fmt.rate(trace.quantile_rps(0.5)),
         "95 % of the time at most": fmt.rate(trace.quantile_rps(0.95)),
         "peak": fmt.rate(trace.peak_rps),
         "shape": [facts.sentence(told) for told in shape.sentences],
-        "decisions": [d.id for d in record.decisions if d.node == "scaling_recommendation"],
+        "decisions": [identity(d.id) for d in record.decisions if d.node == "scaling_recommendation"],
     }
 
 
@@ -156,9 +183,9 @@ def show_scaling(at: Surroundings, asked: OfSession, _: str) -> Facts:
     result = at.result(asked.session)
     if result.scaling is None:
         raise InfertuneError("recommends no scaling: it had no traffic, or nothing kept its promises.")
-    decisions = [d.id for d in result.decisions if d.node == "scaling_recommendation"]
+    decisions = [identity(d.id) for d in result.decisions if d.node == "scaling_recommendation"]
     plan = {} if result.plan is None else {"plan": result.plan.digest}
-    return {"session": result.session, **facts.scaling(result.scaling), "decisions": decisions, **plan}
+    return {"session": identity(result.session), **facts.scaling(result.scaling), "decisions": decisions, **plan}
 
 
 def show_plans(at: Surroundings, asked: OfPlan, _: str) -> Facts:
@@ -171,16 +198,16 @@ def show_plans(at: Surroundings, asked: OfPlan, _: str) -> Facts:
         {
             "plan": plan.digest,
             "state": store.state(plan.digest),
-            "session": plan.session,
+            "session": identity(plan.session),
             "what it scales": data(f"{plan.target.namespace}/{plan.target.name}"),
             "why": facts.sentence(plan.why),
-            "good until": plan.expires,
+            "good until": moment(plan.expires),
             "evidence": facts.evidence_ids(plan.evidence),
         }
         for plan in plans[-_LATEST:]
     ]
     if len(plans) == 1:
-        listed[0]["in full"] = [facts.sentence(line) for line in describe(plans[0]).splitlines() if line]
+        listed[0]["in full"] = facts.plan_lines(describe(plans[0]))
     return {"plans": listed}
 
 
@@ -198,9 +225,9 @@ def request_approval(at: Surroundings, asked: OfPlan, _: str) -> Facts:
     approve = f"infertune plan approve --by YOUR-NAME {plan.digest}{home}"
     return {
         "plan": plan.digest,
-        "session": plan.session,
+        "session": identity(plan.session),
         "state": state,
-        "good until": plan.expires,
+        "good until": moment(plan.expires),
         "a person looks at it": f"infertune plan show {plan.digest}{home}",
         **({"a person approves it": approve} if state == "proposed" else {}),
         "a person has it carried out": f"infertune plan apply {plan.digest}{home}",
@@ -210,15 +237,20 @@ def request_approval(at: Surroundings, asked: OfPlan, _: str) -> Facts:
 
 
 def start_session(at: Surroundings, asked: NewSession, call: str) -> Facts:
-    """Start an optimization in the background, one at a time."""
+    """Start an optimization in the background, one at a time, once the person has said so."""
     workloads = at.workloads()
     if asked.workload not in workloads:
         raise InfertuneError("there is no such workload.", fix=f"There are: {', '.join(workloads)}.")
-    if not background.is_known(at.home, call) and background.is_running(at.home):
+    known = background.is_known(at.home, call)
+    if not known and background.is_running(at.home):
         raise InfertuneError("a session that a chat started still runs: two would disturb each other's measurements.")
     arguments = [workloads[asked.workload], "--time-budget", f"{asked.time_budget_s:g}"]
+    most = ""
     if asked.max_trials is not None:
         arguments += ["--max-trials", str(asked.max_trials)]
+        most = f", of at most {asked.max_trials} trials"
+    if not known:  # else the person said so before the chat was cut off, and nothing is started now
+        at.require_word(f"Start optimizing {asked.workload} on this machine, for {asked.time_budget_s:g} s{most}?")
     session, failure = background.start(at.home, call, arguments, patience_s=at.patience_s)
     if failure is not None:
         raise InfertuneError(f"it did not start: {failure}")
@@ -235,14 +267,14 @@ def watch_session(at: Surroundings, asked: OfSession, _: str) -> Facts:
     record = read_record(folder)
     entries = Journal(folder / JOURNAL).read()
     return {
-        "session": folder.name,
+        "session": identity(folder.name),
         "state": "running" if is_running(folder) else record.state.value,
         "trials and checks so far": str(len(record.evidence)),
         "decisions so far": str(len(record.decisions)),
         "latest in the journal": [
             {
                 "line": str(entry.seq),
-                "at": entry.at[:19],
+                "at": moment(entry.at[:19]),
                 "kind": entry.kind,
                 **{
                     key: data(entry.payload[key])
@@ -252,30 +284,33 @@ def watch_session(at: Surroundings, asked: OfSession, _: str) -> Facts:
             }
             for entry in entries[-_JOURNAL_LINES:]
         ],
-        "decisions": [decision.id for decision in record.decisions[-facts.MOST :]],
+        "decisions": [identity(decision.id) for decision in record.decisions[-facts.MOST :]],
     }
 
 
 def stop_session(at: Surroundings, asked: OfSession, _: str) -> Facts:
-    """Ask a session that a chat started to stop; it keeps the best so far."""
+    """Ask a session that a chat started to stop, once the person has said so; it keeps the best so far."""
     folder = at.folder(asked.session)
+    if is_running(folder) or background.is_running(at.home):  # else there is nothing that could be stopped
+        at.require_word(f"Stop the session {shown(folder.name)}? It keeps the best so far.")
     if not background.stop(at.home, folder.name):
         running = is_running(folder)
         what = "was not started by a chat: press Ctrl-C where it runs." if running else "does not run."
         raise InfertuneError(what, where=folder.name)
-    return {"session": folder.name, "asked to stop": True, "note": "It keeps the best so far; watch it until it ends."}
+    note = "It keeps the best so far; watch it until it ends."
+    return {"session": identity(folder.name), "asked to stop": True, "note": note}
 
 
 def _listed(folder: Path) -> Facts:
-    told: Facts = {"session": folder.name}
+    told: Facts = {"session": identity(folder.name)}
     with contextlib.suppress(InfertuneError):
         record = read_record(folder)
         told["state"] = "running" if record.state is State.UNFINISHED and is_running(folder) else record.state.value
         told["workload"] = data(Path(record.started.target).name)
-        told["latest decisions"] = [decision.id for decision in record.decisions[-3:]]
+        told["latest decisions"] = [identity(decision.id) for decision in record.decisions[-3:]]
     with contextlib.suppress(InfertuneError):
         result = read_result(folder / RESULT)
-        told |= {"verdict": result.verdict.value, "summary": facts.sentence(result.summary)}
+        told |= {"verdict": result.verdict.value, "summary": facts.summary(result)}
     return told
 
 

@@ -6,49 +6,40 @@ to a model as data, and no figure in it counts as told by a tool.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from agent.questions import Explained
-from tools.cluster.text import shown
-from tools.contracts import BatchPoint, Decision, Interval, Option, ScalingOption
-from tools.outcomes import describe
+from agent.chat.fenced import MOST, SHORT, data, evidence_ids, identity, name, own, sentence, spec_lines
+from tools.contracts import BatchPoint, Interval, ScalingOption
 from tools.report import format as fmt
 from tools.result import Configuration, Margin, ScalingSummary, SessionResult
 from tools.whatif import Answer, WhatIf
 
+__all__ = [
+    "MOST",
+    "SHORT",
+    "Facts",
+    "compared",
+    "data",
+    "evidence_ids",
+    "identity",
+    "name",
+    "own",
+    "plan_lines",
+    "result",
+    "scaling",
+    "sentence",
+    "summary",
+    "wondered",
+]
+
 Facts: TypeAlias = dict[str, Any]
 """JSON-ready; every number is a text in its unit."""
 
-SHORT = 10
-"""Characters of an evidence id: enough to be the only one that begins so."""
-MOST = 12
-"""Items of any list that is told."""
 _DIFF = 60
 """Lines of a diff."""
-_SENTENCE = 600
-_NAME = 100
-_DATA = 240
-
-
-def data(text: object) -> str:
-    """Fence other people's text: one line, escaped, at most 240 characters, and unable to close the fence."""
-    return f"<data>{shown(text, _DATA).replace('<', '(').replace('>', ')')}</data>"
-
-
-def name(text: str) -> str:
-    """Return a name that infertune made (a recipe, a runtime), short and on one line."""
-    return shown(text, _NAME).replace("<", "(").replace(">", ")")
-
-
-def sentence(text: str) -> str:
-    """Return a sentence that infertune wrote, on one line."""
-    return shown(text, _SENTENCE).replace("<", "(").replace(">", ")")
-
-
-def evidence_ids(ids: Iterable[str]) -> list[str]:
-    """Return ids as they are quoted, without repetitions."""
-    return [identity[:SHORT] for identity in list(dict.fromkeys(ids))[:MOST]]
+_PLAN_FACTS = ("Why: ", "Evidence: ", "Expected cost of a day: ", "Watched for ", "Made ")
+"""How the lines of a plan begin that hold nobody's names."""
 
 
 def interval(shown_value: str, found: Interval) -> str:
@@ -92,14 +83,22 @@ def margin(found: Margin, metric: str) -> Facts:
     }
 
 
+def summary(found: SessionResult) -> str:
+    """Return a result's sentence; where nothing ran, it repeats an error message."""
+    return own(found.summary, _recipes(found)) if found.best is not None else data(found.summary)
+
+
+def _recipes(found: SessionResult) -> list[str]:
+    return [trial.recipe for trial in found.trials]
+
+
 def result(found: SessionResult) -> Facts:
     """Return a finished session's outcome."""
     ratio = found.ratio
-    told = sentence(found.summary) if found.best is not None else data(found.summary)
     return {
         "workload": data(found.workload),
         "verdict": found.verdict.value,
-        "summary": told,
+        "summary": summary(found),
         "objective": fmt.objective(found.objective, found.metric),
         "price of an hour": fmt.usd(found.price_per_hour_usd),
         "model as given": configuration(found.baseline, found.metric),
@@ -108,7 +107,7 @@ def result(found: SessionResult) -> Facts:
         if ratio is None
         else {"p50, one request": fmt.ratio(ratio.p50), "requests for the money": fmt.ratio(ratio.throughput)},
         "promises": [margin(m, found.metric) for m in found.margins],
-        "batch size": None if found.batch is None else sentence(found.batch.sla_reason),
+        "batch size": None if found.batch is None else own(found.batch.sla_reason, _recipes(found)),
         "candidates": [
             {
                 "recipe": name(trial.recipe),
@@ -132,64 +131,20 @@ def _point(points: tuple[BatchPoint, ...]) -> Facts:
     return {f"p50 at batch {first.batch_size}": fmt.ms(first.latency_ms.p50.value)}
 
 
-def explained(found: Explained) -> Facts:
-    """Return decisions: all in a line each, or those asked for with their options and evidence."""
-    if not found.in_full:
-        return {"decisions": [_brief(decision) for decision in found.decisions[-MOST * 2 :]]}
-    return {
-        "decisions": [
-            {
-                **_brief(decision),
-                "rule": sentence(decision.rule),
-                "decided by": decision.by,
-                "options": [_option(option, found.metric) for option in decision.options[:MOST]],
-                "rests on": [
-                    {"evidence": identity[:SHORT], "what": data(describe(found.evidence[identity]))}
-                    for identity in decision.evidence[:MOST]
-                    if identity in found.evidence
-                ],
-            }
-            for decision in found.decisions[-MOST:]
-        ]
-    }
-
-
-def _brief(decision: Decision) -> Facts:
-    return {
-        "decision": decision.id,
-        "node": name(decision.node),
-        "question": sentence(decision.question),
-        "chosen": name(decision.chosen or "none of the options"),
-        "why": sentence(decision.reason),
-    }
-
-
-def _option(option: Option, metric: str) -> Facts:
-    facts = {
-        fmt.label(key): fmt.drop(value, metric)
-        if key == "accuracy_drop" and isinstance(value, float)
-        else shown(fmt.quantity(key, value), _NAME)
-        for key, value in option.facts.items()
-    }
-    why = option.rejected_because
-    # What was never measured was rejected by somebody's error message, the rest by a rule of ours.
-    rejected = {} if why is None else {"rejected because": sentence(why) if option.facts else data(why)}
-    return {"option": name(option.name), **facts, **rejected, "evidence": evidence_ids(option.evidence)}
-
-
 def wondered(found: WhatIf) -> Facts:
     """Return the answer to a changed question beside the session's own."""
+    names = [answer.best.recipe for answer in (found.now, found.then) if answer.best is not None]
     return {
         "changed": dict(found.changed),
         "what if": _answer(found.now, found.metric),
         "the session's own answer": _answer(found.then, found.metric),
         "same choice": found.same,
         "to be sure, measure": [
-            {"what": sentence(check.measure), "why": sentence(check.why)}
+            {"what": own(check.measure, names), "why": own(check.why, names)}
             | ({} if check.seconds is None else {"takes about": fmt.seconds(check.seconds)})
             for check in found.checks[:MOST]
         ],
-        "notes": [sentence(note) for note in found.notes],
+        "notes": [own(note, names) for note in found.notes],
         "intervals": "95 % confidence",
     }
 
@@ -216,6 +171,7 @@ def _replicas(found: ScalingSummary) -> Facts:
 def scaling(found: ScalingSummary) -> Facts:
     """Return how many replicas hold the traffic, and the autoscaler's setting that the twin found."""
     recommendation = found.recommendation
+    own = () if recommendation is None else recommendation.notes
     facts: Facts = {
         "in a sentence": sentence(found.sentence),
         "capacity of a replica": interval(fmt.rate(found.capacity_rps.value), found.capacity_rps),
@@ -224,7 +180,8 @@ def scaling(found: ScalingSummary) -> Facts:
         "minReplicas": str(found.min_replicas),
         "maxReplicas": str(found.max_replicas),
         "the change, as a diff": _diff(found.hpa_diff),
-        "notes": [sentence(note) for note in found.notes],
+        # Of these some quote Prometheus, and files' names.
+        "notes": [data(note) for note in found.notes if note not in own],
         "evidence": evidence_ids(found.evidence),
     }
     if recommendation is not None:
@@ -241,14 +198,21 @@ def scaling(found: ScalingSummary) -> Facts:
 def _diff(text: str) -> list[str]:
     """Return the lines of a diff, without those that only say where: their numbers are nobody's figures."""
     lines = [line for line in text.splitlines() if not line.startswith(("@@", "---", "+++"))]
-    return [name(line) for line in lines[:_DIFF]]
+    return spec_lines(lines[:_DIFF])
+
+
+def plan_lines(text: str) -> list[str]:
+    """Return a plan as a person reads it before saying yes or no; what servers and people named in it is fenced."""
+    lines = [line for line in text.splitlines() if line and not line.startswith(("@@", "---", "+++"))]
+    return [sentence(line) if line.startswith(_PLAN_FACTS) else spec_lines([line])[0] for line in lines]
 
 
 def _setting(found: ScalingOption | None) -> Facts | None:
     if found is None:
         return None
     recorded = found.outcomes[0] if found.outcomes else None
-    facts: Facts = {"setting": sentence(found.name)}
+    # Today's setting names its metrics as somebody called them.
+    facts: Facts = {"setting": data(found.name) if found.is_today else sentence(found.name)}
     if found.rejected is not None:
         facts["rejected because"] = sentence(found.rejected)
     if recorded is not None:
@@ -275,12 +239,12 @@ def compared(first: SessionResult, second: SessionResult) -> Facts:
     return {
         **{
             side: {
-                "session": found.session,
+                "session": identity(found.session),
                 "workload": data(found.workload),
                 "verdict": found.verdict.value,
                 "objective": fmt.objective(found.objective, found.metric),
                 "best": configuration(found.best, found.metric),
-                "decisions": [decision.id for decision in found.decisions[-MOST:]],
+                "decisions": [identity(decision.id) for decision in found.decisions[-MOST:]],
             }
             for side, found in sides.items()
         },

@@ -1,7 +1,8 @@
 """Figures in prose: which numbers a text states, in which unit, and whether one restates another. Pure.
 
-What counts as a figure: a number with or without a unit, in any script's digits, with an English or a continental
-decimal sign; `$5`, `12ms`, `5x`, `x5`; and a number word before a unit (`twelve milliseconds`, `five times`, `twice`).
+What counts as a figure: a number with or without a unit (English, or of the languages that are asked most in), in any
+script's digits, with an English or a continental decimal sign; `$5`, `12ms`, `5x`, `x5`; and an English number word
+before a unit (`twelve milliseconds`, `five times`, `twice`).
 What does not: names (`p99`, `int8`, `resnet50`, `ResNet-50`), ordinals (`99th`), dates, times of day, versions, the
 numbers of a list, and whole numbers up to ten that stand alone.
 """
@@ -20,12 +21,12 @@ ROUNDING = 0.05
 _UNITS: dict[str, dict[str, float]] = {
     "time": {
         "ns|nanoseconds?": 1e-6,
-        "us|µs|μs|microseconds?": 1e-3,
-        "ms|msecs?|milliseconds?": 1.0,
-        "s|secs?|seconds?": 1e3,
-        "min|mins|minutes?": 6e4,
-        "h|hrs?|hours?": 3.6e6,
-        "days?": 8.64e7,
+        "us|µs|μs|microseconds?|mikrosekunden?|微秒": 1e-3,
+        "ms|msecs?|milliseconds?|millisekunden?|millisecondes?|milisegundos?|мс|毫秒|ミリ秒": 1.0,
+        "s|secs?|seconds?|sekunden?|secondes?|segundos?|秒": 1e3,
+        "min|mins|minutes?|minuten?|minutos?|分钟|分": 6e4,
+        "h|hrs?|hours?|stunden?|heures?|horas?|小时|時間": 3.6e6,
+        "days?|tagen?|tage|jours?|días?|天": 8.64e7,
         "weeks?": 6.048e8,
     },
     "rate": {
@@ -45,7 +46,7 @@ _UNITS: dict[str, dict[str, float]] = {
         "gib": 1073.741824,
     },
     "share": {"%|percent(?:age points?)?|per cent|points?|pp": 0.01},
-    "ratio": {"x|\u00d7|times|-?fold": 1.0},
+    "ratio": {"x|\u00d7|times|-?fold|-?fach|-?mal|fois|veces|раза?|倍": 1.0},
     "work": {"flops?": 1e-6, "mflops?": 1.0, "gflops?": 1e3, "tflops?": 1e6},
     "count": {
         "replicas?|pods?|instances?|requests?|trials?|cores?|threads?|gpus?|parameters?|samples?|users?": 1.0,
@@ -63,9 +64,11 @@ _ALONE = {
 _ALL_UNITS = [unit for units in _UNITS.values() for unit in units]
 _UNIT = "|".join(f"(?:{unit})" for unit in _ALL_UNITS)
 _NUMBER = r"\d+(?:[.,'\u2019\u00a0\u202f\u2009]\d+)*(?:[eE][-+]?\d{1,2}(?!\d))?"
+_LETTER = r"[A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\d_]"
+"""What makes a name of the digits behind it: `p99`. In scripts without spaces, a figure follows a letter at once."""
 _FIGURE = re.compile(
     rf"(?P<sign>(?<![\w.,)\]])[-\u2212])?(?P<money>\$ ?)?"
-    rf"(?:(?P<times>(?<!\w)[x\u00d7])|(?<!\w)(?<!\d\.)(?<![A-Za-z]-))(?P<number>{_NUMBER})"
+    rf"(?:(?P<times>(?<!{_LETTER})[x\u00d7])|(?<!{_LETTER})(?<!\d\.)(?<![A-Za-z]-))(?P<number>{_NUMBER})"
     rf"(?:[ \u00a0\u202f-]?(?P<factor>k|m|bn|thousand|million|billion)(?![A-Za-z]))?"
     rf"(?:[ \u00a0\u202f-]{{0,2}}(?P<unit>{_UNIT})(?![A-Za-z0-9_]))?(?P<tail>[A-Za-z_][\w-]*)?"
     rf"|(?<!\w)(?P<word>{'|'.join(_WORDS)})[ -](?P<word_unit>{_UNIT})(?![A-Za-z0-9_])"

@@ -21,6 +21,7 @@ from agent.chat.guard import Known, Stream, marked, unverified
 from agent.chat.ladder import Message, Rung, request, understood
 from agent.chat.model import CHARACTERS_A_TOKEN, Endpoint, EndpointError, Reply, Show, estimate
 from agent.chat.plain import clean, plain
+from agent.chat.said import Said
 from agent.chat.tools import TOOLS, call
 
 if TYPE_CHECKING:
@@ -109,9 +110,9 @@ def model(state: ChatState, runtime: Runtime[Chat]) -> Update:
     if state.get("tokens_in", 0) + state.get("tokens_out", 0) + needed > chat.limit_tokens:
         return _trouble(f"The limit of {chat.limit_tokens:,} tokens is reached: raise it with --max-tokens.")
     stream = Stream(chat.figures(messages), stop=not again)
-    show = _shown(stream, chat) if chat.rung is Rung.NATIVE else None
+    said = Said()
     try:
-        reply = chat.endpoint.ask(**sent, show=show)
+        reply = chat.endpoint.ask(**sent, show=_shown(stream, said, chat))
     except EndpointError as error:
         lost = {"tokens_in": needed, "tokens_out": len(stream.text) // CHARACTERS_A_TOKEN} if stream.text else {}
         return {**_trouble(str(error)), **lost, "estimated": bool(lost)}
@@ -120,7 +121,7 @@ def model(state: ChatState, runtime: Runtime[Chat]) -> Update:
         "tokens_out": reply.usage.tokens_out,
         "estimated": reply.usage.estimated,
     }
-    return {**_answer(reply, chat, stream, again=again, last=last), **took}
+    return {**_answer(reply, chat, stream, said, again=again, last=last), **took}
 
 
 def tools(state: ChatState, runtime: Runtime[Chat]) -> Update:
@@ -159,23 +160,30 @@ def check(state: ChatState, runtime: Runtime[Chat]) -> Update:
     return {"messages": [{"role": "note", "content": told}], "asked_again": True}
 
 
-def _shown(stream: Stream, chat: Chat) -> Show:
+def _shown(stream: Stream, said: Said, chat: Chat) -> Show | None:
+    """Return what shows a reply as it comes; None where it is a number, which nobody wants to see."""
+
     def show(text: str) -> None:
-        chat.show(stream.feed(text))
+        chat.show(stream.feed(text if chat.rung is Rung.NATIVE else said.feed(text)))
 
-    return show
+    return None if chat.rung is Rung.NUMBERS else show
 
 
-def _answer(reply: Reply, chat: Chat, stream: Stream, *, again: bool, last: bool) -> Update:
+def _answer(reply: Reply, chat: Chat, stream: Stream, said: Said, *, again: bool, last: bool) -> Update:
     """Return what is kept of a reply."""
-    found = understood(reply, chat.rung)
+    found = understood(reply, chat.rung) or ((said.text, ()) if said.ended else None)
     if found is None and chat.rung is Rung.NUMBERS:
         return _trouble("The model names no number. Choose yourself:", menu=True)
     if found is None and not again:
+        if said.begun:
+            chat.show(stream.end())
+            chat.say("[That broke off, and is asked again.]")
         told = "That was not one JSON object as described. Answer with one, and nothing else."
         return {"messages": [{"role": "note", "content": told}], "asked_again": True}
     text, calls = found or (reply.text, ())
-    if chat.rung is not Rung.NATIVE and text:
+    if said.begun:
+        text = said.text  # what was shown is what is kept, also where the rest is broken JSON
+    elif chat.rung is not Rung.NATIVE:
         chat.show(stream.feed(text))
     chat.show(stream.end())
     if calls and last:

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.chat.answers import Surroundings
+from agent.chat.graph import STATE_VERSION, Chat
 from agent.chat.history import opened
 from agent.chat.ladder import Rung, probe
-from agent.chat.menu import run_menu
-from agent.chat.model import Endpoint, EndpointError, Settings, Usage, storable
-from agent.chat.plain import clean
+from agent.chat.menu import Menu
+from agent.chat.model import LONGEST_S, Endpoint, EndpointError, Settings, Usage, storable
+from agent.chat.terminal import Terminal
+from agent.chat.thread import Thread
 from tools.errors import InfertuneError
 
-if TYPE_CHECKING:
-    from agent.chat.graph import Chat, Graph
-
-RECURSION_LIMIT = 60
-"""Steps of one turn: the rounds of tools that are allowed, with room to spare."""
 LONGEST_LINE = 8_000
 """Characters that a person may say at once."""
 _HELP = "Ask in your own words. `menu` shows what there is, `quit` leaves; Ctrl-C stops an answer."
@@ -55,61 +50,6 @@ def read_prices(text: str) -> Prices:
     )
 
 
-class Terminal:
-    """Where the person is: lines in, text out. Nothing that acts on a terminal gets through.
-
-    Args:
-        read: asks with a prompt, and returns a line without its end; None at the end of the input.
-        write: takes text.
-    """
-
-    def __init__(self, read: Callable[[str], str | None], write: Callable[[str], None]) -> None:
-        self.read = read
-        self._write = write
-        self._within_line = False
-
-    def say(self, line: str) -> None:
-        """Write one line."""
-        self.end_line()
-        self._write(f"{clean(line)}\n")
-
-    def show(self, text: str) -> None:
-        """Write a piece of an answer."""
-        if text:
-            self._write(clean(text))
-            self._within_line = not text.endswith("\n")
-
-    def end_line(self) -> None:
-        """End the line, if an answer stopped within one."""
-        if self._within_line:
-            self._write("\n")
-            self._within_line = False
-
-
-def standard_terminal() -> Terminal:
-    """Return the terminal, or pipe, that the command was started in."""
-    for stream in (sys.stdin, sys.stdout):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(
-                errors="replace"
-            )  # what a terminal cannot show, or a pipe got wrong, ends no conversation
-
-    def read(prompt: str) -> str | None:
-        try:
-            line = input(prompt)
-        except EOFError:
-            return None
-        if not sys.stdin.isatty():
-            print(line)  # noqa: T201 so that what was piped in shows in what comes out
-        return line
-
-    def write(text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-
-    return Terminal(read, write)
-
-
 def converse(
     at: Surroundings,
     thread: str,
@@ -132,51 +72,50 @@ def converse(
     Raises:
         InfertuneError: another chat has the thread open, or the history cannot be used.
     """
-    if settings is None:
-        run_menu(at, terminal.read, terminal.say)
-        return
-    endpoint = Endpoint(settings)
-    with opened(at.home, thread) as saver:
-        try:
-            rung, took = probe(endpoint)
-        except EndpointError as error:
-            rung, took = Rung.NONE, []
-            terminal.say(f"{error}")
-        if rung is Rung.NONE:
-            terminal.say("So there is no model to talk to; here is what there is without one.")
-            run_menu(at, terminal.read, terminal.say)
-            return
-        from agent.chat.graph import Chat, build_graph
-
-        graph = build_graph().compile(checkpointer=saver)
-        chat = Chat(endpoint, rung, at, thread, terminal.show, terminal.say, limit_tokens)
-        _Conversation(graph, chat, terminal, prices, took).hold()
+    at = replace(at, confirm=terminal.confirm)
+    with contextlib.ExitStack() as stack:
+        kept = Thread(stack.enter_context(opened(at.home, thread)), thread)
+        rung, endpoint = Rung.NONE, None
+        took: list[Usage] = []
+        if settings is not None:
+            endpoint = stack.enter_context(Endpoint(settings))
+            try:
+                rung, took = probe(endpoint)
+            except EndpointError as error:
+                terminal.say(f"{error}")
+        if endpoint is not None and rung is not Rung.NONE:
+            chat = Chat(endpoint, rung, at, thread, terminal.show, terminal.say, limit_tokens)
+            _Conversation(kept, chat, terminal, prices, took).hold()
+        else:
+            if endpoint is not None:
+                terminal.say("So there is no model to talk to; here is what there is without one.")
+            if kept.questions:
+                terminal.say(f"Thread {thread} goes on; questions so far: {kept.questions}.")
+            Menu(at, terminal.read, terminal.say, kept.keep).run()
 
 
 class _Conversation:
     """The turns of one thread."""
 
-    def __init__(self, graph: Graph, chat: Chat, terminal: Terminal, prices: Prices | None, took: list[Usage]) -> None:
-        self._graph = graph
+    def __init__(self, kept: Thread, chat: Chat, terminal: Terminal, prices: Prices | None, took: list[Usage]) -> None:
+        self._kept = kept
         self._chat = chat
         self._terminal = terminal
         self._prices = prices
         self._took = took
         """By trying out what the model can do; counted with the first turn."""
-        self._config: Any = {"configurable": {"thread_id": chat.thread}, "recursion_limit": RECURSION_LIMIT}
+        self._menu = Menu(chat.surroundings, terminal.read, terminal.say, kept.keep)
 
     def hold(self) -> None:
         """Talk until the person leaves."""
         rung = self._chat.rung
         how = "" if rung is Rung.NATIVE else f" It cannot call tools, so it is asked by way of {rung.value}."
         self._terminal.say(f"Thread {self._chat.thread}, {self._chat.endpoint.settings.place}.{how} {_HELP}")
-        state = self._graph.get_state(self._config)
-        if state.next:
+        if self._kept.was_cut_off:
             self._terminal.say("The last turn was cut off; it goes on.")
             self._turn(None)
-        elif state.values.get("messages"):
-            questions = sum(message["role"] == "user" for message in state.values["messages"])
-            self._terminal.say(f"It goes on where it ended; questions so far: {questions}.")
+        elif self._kept.questions:
+            self._terminal.say(f"It goes on where it ended; questions so far: {self._kept.questions}.")
         while True:
             try:
                 line = self._terminal.read("you> ")
@@ -186,18 +125,15 @@ class _Conversation:
                 self._terminal.say("")
                 return
             said = storable(line.strip()[:LONGEST_LINE])
-            if said and not (self._menu() if said.lower() == "menu" else self._turn(said)):
+            if said and not (self._menu.run() if said.lower() == "menu" else self._turn(said)):
                 return
-
-    def _menu(self, *, once: bool = False) -> bool:
-        return run_menu(self._chat.surroundings, self._terminal.read, self._terminal.say, once=once)
 
     def _turn(self, said: str | None) -> bool:
         """Take a turn, or with None the rest of one that was cut off; return whether there is more input."""
         given: Any = None
         if said is not None:
             given = {
-                "schema_version": 1,
+                "schema_version": STATE_VERSION,
                 "messages": [{"role": "user", "content": said}],
                 "rounds": 0,
                 "asked_again": False,
@@ -206,21 +142,20 @@ class _Conversation:
                 "estimated": any(usage.estimated for usage in self._took),
             }
         try:
-            self._graph.invoke(given, self._config, context=self._chat, durability="sync")
+            self._kept.take_turn(given, self._chat)
             if given is not None:
                 self._took = []
         except KeyboardInterrupt:
-            stopped = {"role": "trouble", "content": "You stopped it.", "menu": False}
-            self._graph.update_state(self._config, {"messages": [stopped]}, as_node="check")
+            self._kept.add({"role": "trouble", "content": "You stopped it.", "menu": False})
         self._terminal.end_line()
-        values = self._graph.get_state(self._config).values
+        values = self._kept.values
         latest = values["messages"][-1]
         if latest["role"] == "trouble":
             self._terminal.say(latest["content"])
         self._terminal.say(self._tokens(values))
-        return self._menu(once=True) if latest.get("menu") else True
+        return self._menu.run(once=True) if latest.get("menu") else True
 
-    def _tokens(self, values: dict[str, Any]) -> str:
+    def _tokens(self, values: Mapping[str, Any]) -> str:
         """Say what the thread took so far."""
         tokens_in, tokens_out = values.get("tokens_in", 0), values.get("tokens_out", 0)
         about = "about " if values.get("estimated") else ""
@@ -252,7 +187,7 @@ def settings_from(
             raise InfertuneError(
                 "is no URL of an endpoint.", where="OPENAI_BASE_URL", fix="Such as http://localhost:8000/v1"
             )
-    return Settings(model, base_url, key or None, timeout_s), None
+    return Settings(model, base_url, key or None, timeout_s, longest_s=max(LONGEST_S, timeout_s)), None
 
 
 def surroundings(home: Path, about: str | None) -> Surroundings:

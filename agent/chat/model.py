@@ -8,9 +8,11 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from types import TracebackType
+from typing import Any, Self, TypeAlias
 from urllib.parse import urlsplit
 
+from agent.chat.client import Client, TooLongError, http_library
 from tools.cluster.text import shown
 from tools.errors import InfertuneError
 
@@ -20,10 +22,11 @@ Show: TypeAlias = Callable[[str], None]
 
 CHARACTERS_A_TOKEN = 4
 """Where an endpoint does not count: about right for English and JSON."""
-LONGEST_REPLY = 2_000
-"""Tokens of one reply, asked of the endpoint; what streams on regardless is cut."""
 _LONGEST_STREAM = 40_000
+"""Characters of text and of arguments; beyond, a reply is cut."""
 _MESSAGE = 200
+LONGEST_S = 600.0
+"""A slow model on a CPU writes 2,000 tokens in that time."""
 
 
 class EndpointError(InfertuneError):
@@ -31,6 +34,8 @@ class EndpointError(InfertuneError):
 
     lasting = False
     """Whether no other way of asking helps: it is not there, knows no such model, or takes no requests from us."""
+    spare: frozenset[str] = frozenset()
+    """Names of the parameters that it refuses, and that a request can do without."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class Settings:
     """None for an endpoint that asks for none."""
     timeout_s: float = 60.0
     """Without a sign of life."""
+    longest_s: float = LONGEST_S
+    """Of one answer, however steadily it comes."""
     retries: int = 2
     """Of a request that was refused for now (429, 5xx) or did not get through; `Retry-After` is obeyed."""
 
@@ -84,35 +91,32 @@ class Reply:
 
 
 class Endpoint:
-    """Asks a model.
+    """Asks a model. A context manager: at its end the connections are closed.
 
     Args:
         settings: which, and how patient to be.
     """
 
     def __init__(self, settings: Settings) -> None:
-        from langchain_openai import ChatOpenAI
-        from pydantic import SecretStr
-
-        for name in ("httpx", "openai", "langchain_openai"):
+        for name in ("httpx", "httpx2", "openai", "langchain_openai"):
             logging.getLogger(name).setLevel(logging.ERROR)  # their lines would land within the conversation
         self.settings = settings
-        self._model = ChatOpenAI(
-            model=settings.model,
-            base_url=settings.base_url,
-            api_key=SecretStr(settings.key or "none"),
-            use_responses_api=False,
-            temperature=0,
-            timeout=settings.timeout_s,
-            max_retries=settings.retries,
-            stream_usage=True,
-            max_completion_tokens=LONGEST_REPLY,
-        )
+        self._client = Client(settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
 
     def ask(
         self, messages: Sequence[Wire], *, tools: Sequence[Wire] = (), as_json: bool = False, show: Show | None = None
     ) -> Reply:
         """Send messages and return the reply.
+
+        A parameter that the endpoint refuses by name and that a request can do without is left out from then on.
 
         Args:
             messages: the conversation.
@@ -123,19 +127,28 @@ class Endpoint:
         Raises:
             EndpointError: it cannot be reached, refuses, is too slow, breaks off, or sends what is no answer.
         """
-        options: dict[str, Any] = {}
+        while True:
+            try:
+                return self._ask(messages, tools, as_json=as_json, show=show)
+            except EndpointError as error:
+                if not error.spare:
+                    raise
+                self._client = self._client.without(error.spare)  # each time less is sent, so this ends
+
+    def _ask(self, messages: Sequence[Wire], tools: Sequence[Wire], *, as_json: bool, show: Show | None) -> Reply:
+        options: dict[str, Any] = {"extra_body": self._client.older}
         if tools:
             options["tools"] = list(tools)
         if as_json:
             # Not `response_format` itself: with that langchain-openai parses the answer, and raises where it cannot.
-            options["extra_body"] = {"response_format": {"type": "json_object"}}
+            options["extra_body"] = {**self._client.older, "response_format": {"type": "json_object"}}
         whole: Any = None
         length = 0
         with self._errors_in_a_sentence():
-            for chunk in self._model.stream([dict(message) for message in messages], **options):
+            for chunk in self._client.model.stream([dict(message) for message in messages], **options):
                 whole = chunk if whole is None else whole + chunk
                 text = _text(chunk)
-                length += len(text)
+                length += len(text) + sum(len(call["args"] or "") for call in chunk.tool_call_chunks)
                 if show is not None and text:
                     show(text)
                 if length > _LONGEST_STREAM:
@@ -149,7 +162,6 @@ class Endpoint:
 
     @contextlib.contextmanager
     def _errors_in_a_sentence(self) -> Iterator[None]:
-        import httpx
         import openai
 
         try:
@@ -160,7 +172,7 @@ class Endpoint:
                 yield
         except EndpointError:
             raise
-        except (openai.APIError, httpx.HTTPError, TimeoutError) as error:
+        except (openai.APIError, http_library().HTTPError, TimeoutError) as error:
             raise self._refused(error) from None
         except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
             # What langchain-openai raises on a body that is no chat completion depends on where it stumbles.
@@ -171,22 +183,23 @@ class Endpoint:
             ) from None
 
     def _refused(self, error: Exception) -> EndpointError:
-        import httpx
         import openai
 
         what, fix = self._said(error)
         refused = EndpointError(what, where=self.settings.place, fix=fix)
+        if isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
+            refused.spare = frozenset(name for name in self._client.sends if name in str(error))
         # Servers differ in how they say that they know no tools or no JSON mode: 400, 422, 500, 501.
         about_this = isinstance(
             error, openai.BadRequestError | openai.UnprocessableEntityError | openai.InternalServerError
         )
-        refused.lasting = not about_this and isinstance(error, openai.OpenAIError | httpx.HTTPError | TimeoutError)
+        refused.lasting = not about_this
         return refused
 
     def _said(self, error: Exception) -> tuple[str, str | None]:
-        import httpx
         import openai
 
+        http = http_library()
         what = f"it failed: {self._harmless(str(error))}"
         fix: str | None = None
         match error:
@@ -196,11 +209,13 @@ class Endpoint:
                 what, fix = "it knows no such model, or no such address.", "Check INFERTUNE_MODEL and OPENAI_BASE_URL."
             case openai.RateLimitError():
                 what, fix = f"it takes no more requests for now{_wait(error)}.", "Ask again later."
-            case openai.APITimeoutError() | httpx.TimeoutException() | TimeoutError():
+            case TooLongError():
+                what, fix = f"its answer took longer than {self.settings.longest_s:g} s.", "Ask for something shorter."
+            case openai.APITimeoutError() | http.TimeoutException() | TimeoutError():
                 what, fix = f"it did not answer within {self.settings.timeout_s:g} s.", "Ask again."
             case openai.APIStatusError():
                 what = f"it answers with {error.status_code}: {self._harmless(error.message)}"
-            case openai.APIConnectionError() | httpx.HTTPError():
+            case openai.APIConnectionError() | http.HTTPError():
                 what, fix = "it cannot be reached, or broke off.", "Check OPENAI_BASE_URL, or ask again."
         return what, fix
 
@@ -223,7 +238,8 @@ def storable(text: str) -> str:
 def parsed(text: str) -> Any:
     """Return what JSON says, without halves of characters, or the text itself if it is none."""
     try:
-        return json.loads(storable(json.dumps(json.loads(text), ensure_ascii=False)))
+        # Not strict: small models write line ends into strings as they are.
+        return json.loads(storable(json.dumps(json.loads(text, strict=False), ensure_ascii=False)))
     except (ValueError, RecursionError):
         return text
 

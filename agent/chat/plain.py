@@ -21,9 +21,18 @@ def plain(content: str) -> list[str]:
     """Return a tool's answer as indented lines."""
     told = json.loads(content)
     if "problem" in told:
-        return [_text(told["problem"])]
+        return [line(told["problem"])]
     lines = list(_lines(told["answer"], 0))
     return [*lines, "(shortened)"] if told.get("shortened") else lines
+
+
+def line(value: Any) -> str:
+    """Return one value of an answer on one line, without the fences of data."""
+    if value is None:
+        return fmt.NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return clean(_FENCE.sub("", str(value)))
 
 
 def _lines(value: Any, depth: int, label: str = "") -> Iterator[str]:
@@ -33,9 +42,9 @@ def _lines(value: Any, depth: int, label: str = "") -> Iterator[str]:
             yield f"{indent}{label}:"
             depth += 1
         for name, inner in value.items():
-            yield from _lines(inner, depth, _text(name))
+            yield from _lines(inner, depth, line(name))
     elif isinstance(value, list) and all(not isinstance(inner, dict | list) for inner in value):
-        texts = [_text(inner) for inner in value]
+        texts = [line(inner) for inner in value]
         if sum(map(len, texts)) <= 70:
             yield f"{indent}{label}: {', '.join(texts) or 'none'}"
         else:
@@ -48,12 +57,4 @@ def _lines(value: Any, depth: int, label: str = "") -> Iterator[str]:
             yield f"{indent}  - {first.strip()}"
             yield from rest
     else:
-        yield f"{indent}{label}: {_text(value)}"
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return fmt.NOTHING
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return clean(_FENCE.sub("", str(value)))
+        yield f"{indent}{label}: {line(value)}"

@@ -14,6 +14,7 @@ from tools.cluster.standing import changes_since_applied, require_same_place
 from tools.cluster.watching import PERIOD_S, Check, breach, check_of, shortfall
 from tools.contracts import ScalingPlan
 from tools.errors import FenceError, InfertuneError
+from tools.scaling.story import counted
 
 
 def verify(
@@ -131,7 +132,7 @@ class _Watch:
             if self._slo_ms is None
             else f"p99 kept {self._slo_ms:g} ms"
         )
-        return self._note("verified", f"In {len(self._checks)} checks nothing spoke against it; {slo}.")
+        return self._note("verified", f"In {counted(len(self._checks), 'check')} nothing spoke against it; {slo}.")
 
     def _take_back(self, why: str) -> ChangeOutcome:
         outcome = self._note("breached", why)

@@ -245,7 +245,7 @@ def _notes(before: Manifest | None, after: Manifest, summary: ScalingSummary) ->
     if isinstance(old_max, int) and old_max > summary.max_replicas:
         limit_rps = summary.max_replicas * summary.usable_rps / summary.utilization
         yield (
-            f"maxReplicas falls from {old_max} to {summary.max_replicas}: more than {limit_rps:.0f} requests a second "
+            f"maxReplicas falls from {old_max} to {summary.max_replicas}: more than {limit_rps:,.0f} requests a second "
             "would queue or be refused. Keep yours if the trace lacks your worst day."
         )
     if isinstance(old_min, int) and old_min > summary.min_replicas:

@@ -1,0 +1,1 @@
+"""A whole chat, from a model to a changed autoscaler, as a transcript: with a scripted model, and by the menu."""
