@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from agent.prospecting import Prospecting, Target
 from agent.search import Prospect
 from tools.contracts import AdviceResult, Evidence, EvidenceKind, JsonScalar, Measured, Option
-from tools.selection import final_choice
+from tools.selection import final_choice, is_advised
 from tools.view import SessionView
 
 SHARE = 0.10
 """Of the time budget, for asking and for what is tried on its advice."""
+LEAST_S = 5.0
+"""With less than this left, nobody is asked and nothing is tried."""
 MOST_OPTIONS = 12
 """That are offered at once."""
 MOST_PICKS = 3
@@ -79,9 +81,9 @@ def may_ask(view: SessionView) -> bool:
     if len(asked) >= MOST_ROUNDS or not isinstance(last.outcome, Measured):
         return False
     since = view.evidence[view.evidence.index(last) :]
-    new = {e.recipe.digest for e in since if e.kind is EvidenceKind.TRIAL}
+    new = {e.recipe.digest for e in since if e.kind in (EvidenceKind.TRIAL, EvidenceKind.SWEEP)}
     winner, _ = final_choice(view)
-    return winner is not None and winner.tried.recipe.digest in new
+    return winner is not None and is_advised(view, winner) and winner.tried.recipe.digest in new
 
 
 def _asked(view: SessionView) -> list[Evidence]:

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +26,14 @@ from tools.view import SessionView
 from tools.worker import Returned, TaskOutcome
 
 if TYPE_CHECKING:
-    from agent.chat.model import Endpoint, Settings, Wire
+    from agent.chat.model import Reply, Settings, Wire
 
 SILENT_S = 15.0
 """Without a sign of life."""
 LONGEST_S = 30.0
-"""Of one answer."""
+"""Of all tries together."""
+LEAST_S = 1.0
+"""A try that has less time is not made."""
 TRIES = 2
 MOST_SHOWN = 12
 """Candidates of either kind that it is told about."""
@@ -80,7 +83,7 @@ class LanguageModel:
         self._settings = settings
         self._stopped = stopped
 
-    def order(self, view: SessionView, options: Sequence[Option], asked_at_s: float) -> TaskOutcome:
+    def order(self, view: SessionView, options: Sequence[Option], *, asked_at_s: float, limit_s: float) -> TaskOutcome:
         """Return in which order it would try what the policy left, as `nodes.context.Advisor` has it."""
         names = tuple(option.name for option in options)
         prompt = "\n".join([*_situation(view), *_numbered(options), _ORDER])
@@ -91,7 +94,7 @@ class LanguageModel:
                 return None, 'That is not {"order": [NUMBERS], "why": "..."} with numbers of the options.'
             return {"options": names, "order": order, "why": read_why(answer), "asked_at_s": asked_at_s}, ""
 
-        return self._ask(prompt, read, lambda found: AdviceResult(**found), as_json=True)
+        return self._ask(prompt, read, lambda found: AdviceResult(**found), as_json=True, limit_s=limit_s)
 
     def word(self, result: SessionResult) -> TaskOutcome:
         """Return its summary of a result, as `nodes.context.Advisor` has it."""
@@ -106,7 +109,9 @@ class LanguageModel:
             wrong = what_is_wrong(text, result.verdict, known)
             return (None, wrong) if wrong else ({"text": text}, "")
 
-        return self._ask(f"{told}\n{_WORDING}", read, lambda found: WordingResult(**found), as_json=False)
+        return self._ask(
+            f"{told}\n{_WORDING}", read, lambda found: WordingResult(**found), as_json=False, limit_s=LONGEST_S
+        )
 
     def _ask(
         self,
@@ -115,50 +120,67 @@ class LanguageModel:
         make: Callable[[dict[str, Any]], AdviceResult | WordingResult],
         *,
         as_json: bool,
+        limit_s: float,
     ) -> TaskOutcome:
         """Ask, and once more with what was wrong; return what was read, or why there is nothing."""
-        from agent.chat.model import Endpoint, EndpointError
+        from agent.chat.model import EndpointError
 
         if self._settings is None:
             return Failed(stage=_STAGE, reason="no endpoint is configured for the advisor", kind="NotConfigured")
-        settings = dataclasses.replace(self._settings, timeout_s=SILENT_S, longest_s=LONGEST_S, retries=0)
+        until = time.monotonic() + min(limit_s, LONGEST_S)
+        place = self._settings.place
         messages: list[Wire] = [{"role": "system", "content": _RULES}, {"role": "user", "content": prompt}]
         took = _Took()
-        wrong = ""
-        with Endpoint(settings) as endpoint:
-            for number in range(1, TRIES + 1):
-                try:
-                    answer = self._answer(endpoint, messages, took, as_json=as_json)
-                except EndpointError as error:
-                    return Failed(stage=_STAGE, reason=shown(error, 400), kind="EndpointError")
-                except _StoppedError:
-                    return Failed(stage=_STAGE, reason=INTERRUPTED)
-                found, wrong = read(answer)
-                if found is not None:
-                    exchange = Exchange(model=settings.place, prompt=prompt, answer=answer, tries=number, **vars(took))
-                    return Returned(value=make({**found, "exchange": exchange}).model_dump(mode="json"))
-                messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": wrong}]
-        tokens = f"{took.tokens_in + took.tokens_out:,} tokens"
-        return Failed(stage=_STAGE, reason=f"{settings.place} answered {TRIES} times of no use ({wrong} {tokens})")
+        wrong = "nothing in time"
+        for number in range(1, TRIES + 1):
+            left_s = until - time.monotonic()
+            if left_s < LEAST_S:
+                break
+            try:
+                answer = self._answer(messages, took, left_s, as_json=as_json)
+            except EndpointError as error:
+                return Failed(stage=_STAGE, reason=shown(error, 400), kind="EndpointError")
+            except _StoppedError:
+                return Failed(stage=_STAGE, reason=INTERRUPTED)
+            found, wrong = read(answer)
+            if found is not None:
+                exchange = Exchange(model=place, prompt=prompt, answer=answer, tries=number, **vars(took))
+                return Returned(value=make({**found, "exchange": exchange}).model_dump(mode="json"))
+            messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": wrong}]
+        return Failed(
+            stage=_STAGE,
+            reason=f"{place} gave no answer of use within {min(limit_s, LONGEST_S):.0f} s ({wrong.rstrip('.')}; "
+            f"{took.tokens_in + took.tokens_out:,} tokens)",
+        )
 
-    def _answer(self, endpoint: Endpoint, messages: Sequence[Wire], took: _Took, *, as_json: bool) -> str:
+    def _answer(self, messages: Sequence[Wire], took: _Took, limit_s: float, *, as_json: bool) -> str:
         """Return one answer.
 
         Raises:
-            EndpointError: there is none.
+            EndpointError: there is none within the limit.
         """
-        from agent.chat.model import EndpointError
+        from agent.chat.model import Endpoint, EndpointError
+
+        settings = self._settings
+        assert settings is not None, "somebody is there to answer"
+        until = time.monotonic() + limit_s
 
         def listen(_: str) -> None:
             if self._stopped():
                 raise _StoppedError
 
+        def ask(*, as_json: bool) -> Reply:
+            left_s = max(until - time.monotonic(), LEAST_S)
+            hasty = dataclasses.replace(settings, timeout_s=min(SILENT_S, left_s), longest_s=left_s, retries=0)
+            with Endpoint(hasty) as endpoint:
+                return endpoint.ask(messages, as_json=as_json, show=listen)
+
         try:
-            reply = endpoint.ask(messages, as_json=as_json, show=listen)
+            reply = ask(as_json=as_json)
         except EndpointError as error:
             if error.lasting or not as_json:
                 raise
-            reply = endpoint.ask(messages, show=listen)  # some servers know no JSON mode, and say so in many ways
+            reply = ask(as_json=False)  # some servers know no JSON mode, and say so in many ways
         took.tokens_in += reply.usage.tokens_in
         took.tokens_out += reply.usage.tokens_out
         took.estimated |= reply.usage.estimated

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.advice import SHARE, as_offered, left_s, may_ask, next_pick, offered
+from agent.advice import LEAST_S, SHARE, as_offered, left_s, may_ask, next_pick, offered
 from agent.prospecting import Prospecting, prospecting
 from agent.search import LEAST_CHANCE, Choice, Prospect, next_candidate, prospects_of
 from agent.space import in_float, space, yardsticks
@@ -69,10 +69,16 @@ def _spent(view: SessionView) -> str | None:
 
 def _trials_used(view: SessionView) -> str | None:
     """Return that the number of trials that are allowed were made; None while they were not."""
-    most, made = view.spec.search.max_trials, len(view.of_kind(EvidenceKind.TRIAL))
-    if most is not None and made >= most:
-        return f"{made} trials were made, and no more are allowed"
+    left = _trials_left(view)
+    if left is not None and left <= 0:
+        return f"{len(view.of_kind(EvidenceKind.TRIAL))} trials were made, and no more are allowed"
     return None
+
+
+def _trials_left(view: SessionView) -> int | None:
+    """Return how many more trials are allowed; None where there is no limit."""
+    most = view.spec.search.max_trials
+    return None if most is None else most - len(view.of_kind(EvidenceKind.TRIAL))
 
 
 def _yardsticks(view: SessionView) -> Proposal | None:
@@ -93,7 +99,14 @@ def _search(view: SessionView) -> tuple[Proposal | None, str]:
     found = space(view)
     problem = prospecting(view, found.recipes)
     left_s = BUDGET_SHARE * view.spec.budget.time_s - view.elapsed_s
-    choice = next_candidate(problem.candidates, problem.seen, set(problem.built), threshold=THRESHOLD, left_s=left_s)
+    choice = next_candidate(
+        problem.candidates,
+        problem.seen,
+        set(problem.built),
+        threshold=THRESHOLD,
+        left_s=left_s,
+        trials_left=_trials_left(view),
+    )
     if choice.candidate is None:
         return None, choice.reason
     target = problem.targets[choice.candidate.key]
@@ -108,7 +121,7 @@ def _search(view: SessionView) -> tuple[Proposal | None, str]:
 def _advised(view: SessionView) -> Proposal | None:
     """Ask the advisor about what is left, or try what it named; None without one, or once its share is used."""
     seconds = left_s(view, (BUDGET_SHARE + SHARE) * view.spec.budget.time_s)
-    if not view.advises or seconds <= 0 or _trials_used(view) is not None:
+    if not view.advises or seconds < LEAST_S or _trials_used(view) is not None:
         return None
     problem = prospecting(view, space(view).recipes)
     prospects = prospects_of(problem.candidates, problem.seen, set(problem.built), THRESHOLD)
@@ -124,7 +137,8 @@ def _advised(view: SessionView) -> Proposal | None:
     if not options or not may_ask(view):
         return None
     considered = tuple(as_offered(prospect) for prospect in options)
-    return Proposal(node="advice", considered=considered, reason="the policy's own search has ended")
+    reason = "the policy's own search has ended"
+    return Proposal(node="advice", considered=considered, reason=reason, limit_s=seconds)
 
 
 def _beside(first: Recipe, choice: Choice, problem: Prospecting, most: int) -> list[Recipe]:

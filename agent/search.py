@@ -34,6 +34,11 @@ LEAST_CHANCE = 0.1
 """A candidate that is less likely than this to improve by the threshold is not worth trying."""
 LIKENESS_WEIGHT = 2.0
 """How many likenesses the prior belief in a candidate's feasibility is worth."""
+_LONG_S = 1e9
+"""Stands for seconds without a limit."""
+FULL_PRECISION = frozenset({"fp32", "bf16", "fp16"})
+"""A student that is not accurate enough in one of these is not in any other format, but for luck."""
+LUCK = 0.03
 UNSEEN_BY_ACCURACY = frozenset({"batch", "threads", "streams"})
 """Factors that do not change what a model answers."""
 
@@ -97,11 +102,6 @@ class Prospect:
     seconds: float
     """What trying it is expected to cost."""
 
-    @property
-    def rate(self) -> float:
-        """Expected improvement per second."""
-        return self.improvement / self.seconds
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -120,6 +120,7 @@ def next_candidate(
     *,
     threshold: float = 0.03,
     left_s: float = math.inf,
+    trials_left: int | None = None,
 ) -> Choice:
     """Choose the next candidate, or stop.
 
@@ -129,11 +130,14 @@ def next_candidate(
         built: names of the parts that are there already.
         threshold: an improvement of ln(figure) below this is not worth a trial.
         left_s: seconds that are left; what is expected to cost more is not chosen.
+        trials_left: that may still be made, at least 1; None for no limit. Where trials are scarcer than seconds, one
+            counts as its share of the seconds even if it takes less.
 
     Returns:
         The choice, with a sentence that says why.
     """
-    prospects = prospects_of(candidates, seen, built, threshold)
+    least_s = 0.0 if trials_left is None else min(left_s / trials_left, _LONG_S)
+    prospects = prospects_of(candidates, seen, built, threshold, least_s=least_s)
     if not prospects:
         return Choice(None, "everything that could be tried was tried")
     worth = [p for p in prospects if p.chance >= LEAST_CHANCE]
@@ -171,9 +175,22 @@ def two_digits(value: float) -> str:
 
 
 def prospects_of(
-    candidates: Sequence[Candidate], seen: Sequence[Seen], built: set[str], threshold: float
+    candidates: Sequence[Candidate],
+    seen: Sequence[Seen],
+    built: set[str],
+    threshold: float,
+    *,
+    least_s: float = 0.0,
 ) -> list[Prospect]:
-    """Return what is to be expected of each candidate that was not measured, the most rewarding a second first."""
+    """Return what is to be expected of each candidate that was not measured, the most rewarding a second first.
+
+    Args:
+        candidates: as for `next_candidate`, like all that is not named here.
+        seen: see there.
+        built: see there.
+        threshold: see there.
+        least_s: seconds that each counts for at least.
+    """
     measured = {s.key for s in seen}
     open_ones = [c for c in candidates if c.key not in measured]
     if not open_ones:
@@ -204,7 +221,7 @@ def prospects_of(
                 seconds=seconds,
             )
         )
-    return sorted(found, key=lambda p: (-p.rate, p.candidate.key))
+    return sorted(found, key=lambda p: (-p.improvement / max(p.seconds, least_s), p.candidate.key))
 
 
 def posterior(wanted: Sequence[Candidate], known: Sequence[Candidate], seen: Sequence[Seen]) -> tuple[Array, Array]:
@@ -252,8 +269,8 @@ def feasibility(wanted: Sequence[Candidate], known: Sequence[Candidate], seen: S
     """Return the chance that each of `wanted` keeps every constraint.
 
     The prior belief counts like `LIKENESS_WEIGHT` neighbours. A candidate that differs only in what does not change
-    a model's answers from one that was not accurate is not accurate either; and accuracy that was once measured is
-    not asked about again.
+    a model's answers from one that was not accurate is not accurate either; accuracy that was once measured is not
+    asked about again; and a student that is not accurate in full precision hardly is in another format.
     """
     belief = np.array([c.feasible for c in wanted])
     if not known:
@@ -266,7 +283,18 @@ def feasibility(wanted: Sequence[Candidate], known: Sequence[Candidate], seen: S
     chance = (LIKENESS_WEIGHT * belief + alike @ kept) / (LIKENESS_WEIGHT + alike.sum(axis=1))
     accurate = [answers.get(_answering(c)) for c in wanted]
     chance = np.where([a is False for a in accurate], 0.0, chance)
+    fallen = _fallen_students(known, seen)
+    chance = np.where([c.levels.get("student", "") in fallen for c in wanted], np.minimum(chance, LUCK), chance)
     return np.where([a is True for a in accurate], np.maximum(chance, belief), chance)
+
+
+def _fallen_students(known: Sequence[Candidate], seen: Sequence[Seen]) -> set[str]:
+    """Return the students that were not accurate enough in full precision, and in no other format either."""
+    verdicts = [
+        (c.levels.get("student", ""), c.levels.get("precision"), s.accurate) for c, s in zip(known, seen, strict=True)
+    ]
+    fallen = {student for student, precision, accurate in verdicts if not accurate and precision in FULL_PRECISION}
+    return fallen - {student for student, _, accurate in verdicts if accurate} - {""}
 
 
 def _likeness(left: Sequence[Candidate], right: Sequence[Candidate]) -> Array:

@@ -20,12 +20,14 @@ RULE = (
 def advice(state: TuningState, runtime: Runtime[Context]) -> dict[str, Any]:
     """Offer what the policy left, and record the order that comes back, or why there is none."""
     context = runtime.context
-    options = Proposal.model_validate(state["proposal"]).considered
+    proposal = Proposal.model_validate(state["proposal"])
+    options, limit_s = proposal.considered, proposal.limit_s
+    assert limit_s is not None, "the policy says how long it may take"
     view, asked_at_s = context.view(), context.elapsed_s
 
     def ask() -> TaskOutcome:
         assert context.advisor is not None, "a session that is replayed finds the answer"
-        return context.advisor.order(view, options, asked_at_s)
+        return context.advisor.order(view, options, asked_at_s=asked_at_s, limit_s=limit_s)
 
     evidence = context.bench.advice(
         {"options": [option.facts["key"] for option in options], "asked_before": _asked_before(state)},

@@ -59,6 +59,8 @@ class Proposal(Contract):
     reason: str
     by: Literal["policy", "model"] = "policy"
     """Whose idea it is: the policy's, or the advisor's."""
+    limit_s: float | None = None
+    """Seconds that it may take, where that is limited."""
 
 
 class Policy(Protocol):
@@ -76,13 +78,14 @@ class Policy(Protocol):
 class Advisor(Protocol):
     """A language model that is asked in an autonomous run. It may be slow, wrong or hostile: nothing rests on it."""
 
-    def order(self, view: SessionView, options: Sequence[Option], asked_at_s: float) -> TaskOutcome:
+    def order(self, view: SessionView, options: Sequence[Option], *, asked_at_s: float, limit_s: float) -> TaskOutcome:
         """Return in which order it would try what the policy left.
 
         Args:
             view: what is known.
             options: what is left.
             asked_at_s: seconds of the time budget that are used.
+            limit_s: within which it answers, or has not answered.
 
         Returns:
             An `AdviceResult`, dumped; or why there is none. It never raises.

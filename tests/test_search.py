@@ -127,7 +127,9 @@ def test_the_same_evidence_gives_the_same_choice_in_any_order(chosen, known):
 
 
 def test_prospects_come_the_most_rewarding_a_second_first():
-    rates = [p.rate for p in prospects_of(ALL, [Seen(ALL[0].key, 0.0, 0.1, feasible=True)], set(), 0.03)]
+    rates = [
+        p.improvement / p.seconds for p in prospects_of(ALL, [Seen(ALL[0].key, 0.0, 0.1, feasible=True)], set(), 0.03)
+    ]
     assert rates == sorted(rates, reverse=True)
 
 
@@ -162,3 +164,28 @@ def test_a_student_may_lose_its_accuracy_more_easily():
 )
 def test_expectations_are_told_without_an_exponent(value, shown):
     assert two_digits(value) == shown
+
+
+def test_where_trials_are_scarcer_than_seconds_the_largest_improvement_comes_first():
+    slow, quick, base = candidate("b", gain=2.0, measure_s=50.0), candidate("c", gain=1.0), candidate("a")
+    seen = [Seen(base.key, 0.0, 0.02, feasible=True)]
+    assert next_candidate([base, slow, quick], seen, set(), left_s=400.0).candidate is quick
+    assert next_candidate([base, slow, quick], seen, set(), left_s=400.0, trials_left=1).candidate is slow
+    assert next_candidate([base, slow, quick], seen, set(), trials_left=1).candidate is slow
+    assert next_candidate([base, slow, quick], seen, set(), left_s=400.0, trials_left=1000).candidate is quick
+
+
+def test_a_student_that_is_not_accurate_in_full_precision_is_not_tried_in_other_formats():
+    def student(name, precision, runtime="openvino"):
+        levels = {"student": name, "precision": precision, "runtime": runtime}
+        return Candidate(f"{name} {precision} {runtime}", levels, 1.0, SPREAD)
+
+    bad, others = student("small", "bf16"), [student("small", "int8-static"), student("small", "fp32", "onnxruntime")]
+    fine, teacher = student("large", "int8-static"), student("", "int8-static")
+    inaccurate = [Seen(bad.key, 1.0, 0.02, feasible=False, accurate=False)]
+    found = feasibility([*others, fine, teacher], [bad], inaccurate)
+    assert list(found[:2] <= 0.03) == [True, True]
+    assert min(found[2:]) > 0.1
+    in_int8 = student("small", "int8-static", "onnxruntime")
+    quantized = [Seen(in_int8.key, 1.0, 0.02, feasible=False, accurate=False)]
+    assert min(feasibility([student("small", "fp32", "onnxruntime")], [in_int8], quantized)) > 0.1

@@ -1,0 +1,1 @@
+"""How good the agent's own decisions are: an adversary as its advisor, and situations whose best decision is known."""
