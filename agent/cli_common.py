@@ -20,6 +20,8 @@ EXIT_USER_ERROR = 2
 EXIT_DIFFERENT = 3
 """The command worked, and its answer is no: a promise not kept, a decision that differs, a record that is missing."""
 EXIT_INTERRUPTED = 130
+MOST_UNPACKED_MB = 4000.0
+"""An exported session that takes more, unpacked, is refused unless a person says otherwise."""
 
 
 class Output(StrEnum):

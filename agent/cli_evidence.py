@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from agent import cli_help
-from agent.cli_common import Format, Home, Output
+from agent.cli_common import MOST_UNPACKED_MB, Format, Home, Output
 from agent.cli_completion import complete_evidence, complete_sessions, complete_workload_names
 from tools.errors import InfertuneError
 
@@ -222,7 +222,7 @@ def import_(
     home: Home = None,
     max_mb: Annotated[
         float, typer.Option(min=0, metavar="MB", help="Refuse a file that takes more, unpacked.")
-    ] = 4000.0,
+    ] = MOST_UNPACKED_MB,
 ) -> None:
     """Bring an exported session into this home.
 

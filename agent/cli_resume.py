@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from agent import cli_help
-from agent.cli_common import EXIT_DIFFERENT, Format, Home, Output, finish, observing
+from agent.cli_common import EXIT_DIFFERENT, MOST_UNPACKED_MB, Format, Home, Output, finish, observing
 from agent.cli_completion import complete_sessions
 
 app = typer.Typer()
@@ -16,6 +17,14 @@ Session = Annotated[
     str | None,
     typer.Argument(
         help="A session's id, or its beginning; the latest that fits if left out.", autocompletion=complete_sessions
+    ),
+]
+
+SessionOrFile = Annotated[
+    str | None,
+    typer.Argument(
+        help="A session's id, or its beginning; or an exported one's file. Default: the latest session.",
+        autocompletion=complete_sessions,
     ),
 ]
 
@@ -88,22 +97,25 @@ def sync(
     epilog=cli_help.manual(
         examples=(
             ("The latest session:", "infertune replay"),
-            ("One that was brought from another machine:", "infertune replay 20261122-041502-3f9a --home elsewhere"),
+            ("One that somebody exported, without importing it:", "infertune replay theirs.infertune.zip"),
         ),
         exits={3: "a decision differs"},
     ),
 )
-def replay(session: Session = None, home: Home = None) -> None:
+def replay(session: SessionOrFile = None, home: Home = None) -> None:
     """Check that a session's evidence leads to the same decisions.
 
     Runs its graph again on what it measured, and compares every decision. Measures and writes nothing.
     """
-    from agent.replay import describe
+    from agent.replay import describe, replay_bundle
     from agent.replay import replay as run
     from agent.session import home_directory
     from agent.sessions import find
 
-    replayed = run(find(home_directory(home), session))
+    if session is not None and Path(session).is_file():
+        replayed = replay_bundle(Path(session), limit_mb=MOST_UNPACKED_MB)
+    else:
+        replayed = run(find(home_directory(home), session))
     for line in describe(replayed):
         typer.echo(line)
     if not replayed.same:

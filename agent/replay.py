@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,23 @@ def replay(folder: Path) -> Replayed:
         ended_early=ended_early,
         scaling=scaling,
     )
+
+
+def replay_bundle(file: Path, *, limit_mb: float) -> Replayed:
+    """Replay an exported session straight from its file, in a home of its own that is gone afterwards.
+
+    Args:
+        file: as `infertune evidence export` wrote it.
+        limit_mb: refuse a bundle that takes more, unpacked.
+
+    Raises:
+        BundleError: it is no bundle, or damaged.
+        StorageError: as `replay`; or there is no room for it.
+    """
+    from tools.unbundle import import_bundle
+
+    with tempfile.TemporaryDirectory(prefix="infertune-replay-") as home:
+        return replay(import_bundle(file, Path(home), limit_mb=limit_mb).folder)
 
 
 def context_of(record: SessionRecord, home: Path) -> Context:

@@ -448,6 +448,9 @@ def test_a_real_session_can_be_replayed_and_questioned_in_another_home(commands,
     write(collect(folder), tmp_path / "x.zip")
     there = what_if(folder, {"p99_ms": "0.001"})
     (tmp_path / "home").rename(tmp_path / "moved")
+    from_file = commands.run(capsys, monkeypatch, "replay", tmp_path / "x.zip", "--home", tmp_path / "unused")
+    assert (from_file.exit_code, (tmp_path / "unused").exists()) == (0, False)
+    assert "all the same" in from_file.out
     done = bring(tmp_path / "x.zip", tmp_path / "other")
     here = replay(done.folder)
     assert here.same
