@@ -54,8 +54,16 @@ sure it is, what to look at next. The first word is the verdict, in capitals. Qu
 their unit, and compute none: a figure that is not in it makes the summary useless. No lists, no headings, no links,
 no commands."""
 _NUMBERS_ONLY = re.compile(r"[\s\d,;.\[\]()>-]+")
-_NO_SUMMARY = re.compile(r"https?:|www\.|[`$]\(|`|\b(?:curl|wget|kubectl|sudo|rm|bash|chmod)\b|[<>|]", re.IGNORECASE)
-"""What a summary has no need of, and somebody who reads it could be led astray by."""
+_PLAIN = re.compile(r"[ -~\u2013\u2014\u2018\u2019\u201c\u201d\u00d7\u00b1\u00b5\u2026]+")
+"""ASCII and a few signs: letters that only look like others, and numbers that are no digits, are not among them."""
+_NO_SUMMARY = re.compile(
+    r"[<>|`{}\\]|\]\(|\$\(|\w:\S|(?<!\d)/|/(?!s\b)|\w@\w+\.|(?:\d+\.){2,}\d|\b[\w-]+\.[a-z]{2,}"
+    r"|\b(?:curl|wget|kubectl|touch|sudo|rm|sh|bash|docker|pip|npm|apt|git|ssh|python|chmod|eval|infertune)\b"
+    r"|\b(?:approv|half|halv|doubl|tripl|quadrupl|quarter|dozen)",
+    re.IGNORECASE,
+)
+"""What a summary has no need of, and somebody who reads it could be led astray by: links, commands, markup, paths,
+calls to approve something, and figures in words."""
 
 
 def configured() -> Settings | None:
@@ -239,10 +247,10 @@ def what_is_wrong(text: str, verdict: Verdict, known: Any) -> str:
     """
     from agent.chat.guard import unverified
 
-    if not text or len(text) > LONGEST_TEXT or not text.isprintable():
+    if len(text) > LONGEST_TEXT or not _PLAIN.fullmatch(text):
         return f"Write 1 to {LONGEST_TEXT} characters of plain text."
     if _NO_SUMMARY.search(text):
-        return "It holds a link, a command or markup: plain sentences only."
+        return "It holds a link, a command, markup or a figure in words: plain sentences only."
     if not re.match(rf"{verdict.value}\b", text):
         return f"The first word has to be the verdict, {verdict.value}."
     others = [other.value for other in Verdict if other is not verdict and re.search(rf"\b{other.value}\b", text)]

@@ -10,6 +10,7 @@ numbers of a list, and whole numbers up to ten that stand alone.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -55,7 +56,9 @@ _UNITS: dict[str, dict[str, float]] = {
 _FACTORS = {"k": 1e3, "thousand": 1e3, "m": 1e6, "million": 1e6, "bn": 1e9, "billion": 1e9}
 _WORDS = {
     "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "eleven": 11,
-    "twelve": 12, "fifteen": 15, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "hundred": 100, "thousand": 1000,
+    "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16, "seventeen": 17, "eighteen": 18,
+    "nineteen": 19, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80,
+    "ninety": 90, "hundred": 100, "thousand": 1000,
 }  # fmt: skip
 _ALONE = {
     "twice": 2.0, "thrice": 3.0, "twofold": 2.0, "threefold": 3.0, "fourfold": 4.0, "fivefold": 5.0, "tenfold": 10.0,
@@ -64,6 +67,8 @@ _ALONE = {
 _ALL_UNITS = [unit for units in _UNITS.values() for unit in units]
 _UNIT = "|".join(f"(?:{unit})" for unit in _ALL_UNITS)
 _NUMBER = r"\d+(?:[.,'\u2019\u00a0\u202f\u2009]\d+)*(?:[eE][-+]?\d{1,2}(?!\d))?"
+_NUMERALS = "".join(c for c in map(chr, range(0x80, 0x10000)) if unicodedata.numeric(c, None) and not c.isdecimal())
+"""Characters that are numbers and no digits: fractions, Roman and circled ones, and those of Chinese."""
 _LETTER = r"[A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\d_]"
 """What makes a name of the digits behind it: `p99`. In scripts without spaces, a figure follows a letter at once."""
 _FIGURE = re.compile(
@@ -71,6 +76,7 @@ _FIGURE = re.compile(
     rf"(?:(?P<times>(?<!{_LETTER})[x\u00d7])|(?<!{_LETTER})(?<!\d\.)(?<![A-Za-z]-))(?P<number>{_NUMBER})"
     rf"(?:[ \u00a0\u202f-]?(?P<factor>k|m|bn|thousand|million|billion)(?![A-Za-z]))?"
     rf"(?:[ \u00a0\u202f-]{{0,2}}(?P<unit>{_UNIT})(?![A-Za-z0-9_]))?(?P<tail>[A-Za-z_][\w-]*)?"
+    rf"|(?P<numeral>[{_NUMERALS}])[ \u00a0\u202f-]{{0,2}}(?P<numeral_unit>{_UNIT})(?![A-Za-z0-9_])"
     rf"|(?<!\w)(?P<word>{'|'.join(_WORDS)})[ -](?P<word_unit>{_UNIT})(?![A-Za-z0-9_])"
     rf"|(?<!\w)(?P<alone>{'|'.join(_ALONE)})(?!\w)",
     re.IGNORECASE,
@@ -88,6 +94,7 @@ _EXEMPT = re.compile(
     r"|\b\d+(?:st|nd|rd|th)\b"
     r"|(?m:^[ \t]*\d{1,2}[.)](?=[ \t]))",  # the numbers of a list
 )
+_THEN_UNIT = re.compile(rf"[ \u00a0\u202f-]{{1,2}}(?:{_UNIT})(?![A-Za-z0-9_])", re.IGNORECASE)
 _KIND = [
     (re.compile(rf"(?:{unit})\Z", re.IGNORECASE), dimension, factor)
     for dimension, units in _UNITS.items()
@@ -127,7 +134,8 @@ def figures(text: str, begin: int = 0) -> Iterator[Figure]:
         text: prose, or JSON.
         begin: where to begin; not within a figure or a date.
     """
-    exempt = [match.span() for match in _EXEMPT.finditer(text, begin)]
+    # What looks like a version or a time of day and has a unit behind it is neither: `0.0417.0 ms`, `12:30 ms`.
+    exempt = [match.span() for match in _EXEMPT.finditer(text, begin) if not _THEN_UNIT.match(text, match.end())]
     for match in _FIGURE.finditer(text, begin):
         if any(start <= match.start() < end for start, end in exempt):
             continue
@@ -177,6 +185,10 @@ def _figure(match: re.Match[str]) -> Figure:
     if match["alone"]:
         value = _ALONE[match["alone"].lower()]
         return Figure(text, *match.span(), ((value, 0.5),), "ratio", 1.0)
+    if match["numeral"]:
+        return Figure(
+            text, *match.span(), ((unicodedata.numeric(match["numeral"]), 0.0),), *_kind(match["numeral_unit"])
+        )
     if match["word"]:
         dimension, factor = _kind(match["word_unit"])
         return Figure(text, *match.span(), ((float(_WORDS[match["word"].lower()]), 0.5),), dimension, factor)

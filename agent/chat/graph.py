@@ -17,6 +17,7 @@ from langgraph.runtime import Runtime
 from typing_extensions import TypedDict
 
 from agent.chat.answers import Surroundings
+from agent.chat.fenced import identity
 from agent.chat.guard import Known, Stream, marked, unverified
 from agent.chat.ladder import Message, Rung, request, understood
 from agent.chat.model import CHARACTERS_A_TOKEN, Endpoint, EndpointError, Reply, Show, estimate
@@ -72,7 +73,9 @@ class Chat:
     def about(self) -> str:
         """What the chat is about, for the model."""
         session = self.surroundings.session
-        return "The chat is about the latest session." if session is None else f"The chat is about session {session}."
+        if session is None:
+            return "The chat is about the latest session."
+        return f"The chat is about session {identity(session)}."
 
     def figures(self, messages: list[Message]) -> Known:
         """Return the figures that tools returned in this conversation."""

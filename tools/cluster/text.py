@@ -8,19 +8,30 @@ NAME_LIMIT = 120
 MESSAGE_LIMIT = 400
 """Characters of a server's message."""
 
+_FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+_SELECTORS = ((0x180B, 0x180F), (0xFE00, 0xFE0F), (0xE0100, 0xE01EF))
+
 
 def shown(value: object, limit: int = NAME_LIMIT) -> str:
     r"""Return a text that cannot change the line, the terminal or the length of what it is put into.
 
-    Whatever is not printable (control characters, line ends, bidirectional marks) is escaped as in Python: `\n`,
-    `\x1b`, `\u202e`. What is too long loses its middle, since messages say the most at both ends.
+    Whatever is not printable (control characters, line ends, bidirectional marks) or shows nothing (fillers, selectors
+    of variants) is escaped as in Python: `\n`, `\x1b`, `\u202e`. What is too long loses its middle, since messages
+    say the most at both ends.
     """
     # A bound on the work: an escape takes at most ten characters, and nobody sees what is beyond.
     text = str(value)
     if len(text) > 4 * limit:
         text = text[: 2 * limit] + text[-2 * limit :]
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    text = "".join(
+        c if c.isprintable() and not _shows_nothing(c) else c.encode("unicode_escape").decode() for c in text
+    )
     if len(text) <= limit:
         return text
     head = (limit - 1) // 2
     return f"{text[:head]}…{text[len(text) - (limit - 1 - head) :]}"
+
+
+def _shows_nothing(character: str) -> bool:
+    """Whether a character that Python calls printable leaves no mark on a screen."""
+    return character in _FILLERS or any(low <= ord(character) <= high for low, high in _SELECTORS)
