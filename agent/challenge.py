@@ -24,6 +24,7 @@ from tools.challenge import Challenge
 from tools.challenge_targets import targets
 from tools.contracts import PROTOCOL_VERSION, Verdict
 from tools.errors import InfertuneError
+from tools.evidence import EVIDENCE, EvidenceStore
 from tools.hardware import detect, library_versions
 from tools.ledger import Ledger
 from tools.machine import Machine
@@ -109,7 +110,16 @@ def _tell(home: Path, folder: Path, observer: Observer) -> Told:
     known = evidence_of(record, home)
     ledger = Ledger(None, evidence=record.evidence, decisions=())
     with workers_of(started, loaded.spec, home, observer, executor="local") as workers:
-        with measuring(record, loaded, home, ledger, workers, recorded=known, observer=observer) as context:
+        with measuring(
+            record,
+            loaded,
+            home,
+            ledger,
+            workers,
+            recorded=known,
+            store=EvidenceStore(home / EVIDENCE),
+            observer=observer,
+        ) as context:
             climb = Climb(context, known)
             steps = climb.steps()
             compared = climb.compared()

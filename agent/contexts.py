@@ -11,7 +11,7 @@ from agent.signals import stop_on_signals
 from nodes.context import Advisor, Context
 from tools.bench import Bench
 from tools.contracts import Evidence
-from tools.evidence import EVIDENCE, EvidenceStore
+from tools.evidence import EvidenceStore
 from tools.executors import Workers, open_workers
 from tools.ledger import Ledger
 from tools.machine import Machine
@@ -60,6 +60,7 @@ def measuring(
     workers: Workers,
     *,
     recorded: Iterable[Evidence],
+    store: EvidenceStore,
     observer: Observer,
     wall_s: Callable[[], float] = lambda: 0.0,
     advised: bool = False,
@@ -73,6 +74,7 @@ def measuring(
         ledger: see there.
         workers: of the machine.
         recorded: see there.
+        store: see there.
         observer: see there.
         wall_s: see there.
         advised: whether the session's advisor, if it asked for one, is there to answer.
@@ -88,7 +90,7 @@ def measuring(
         ledger,
         recorded=recorded,
         observer=observer,
-        store=EvidenceStore(home / EVIDENCE),
+        store=store,
         machine=machine,
         advisor=LanguageModel(configured(), lambda: machine.stopped) if asks else None,
         wall_s=wall_s,

@@ -175,6 +175,7 @@ def _run(home: Path, record: SessionRecord, journal: Journal, observer: Observer
     started = record.started
     folder = record.folder
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home / "cache" / "inductor"))
+    store = EvidenceStore(home / EVIDENCE)
     asked = read_spec(started.target) if record.loaded is None else record.loaded.spec
     with workers_of(started, asked, home, observer) as workers:
         before_s = 0.0 if record.loaded is None else record.loaded.loading_s + record.loaded.training_s
@@ -196,7 +197,7 @@ def _run(home: Path, record: SessionRecord, journal: Journal, observer: Observer
         for note in loaded.workload.notes:
             observer.finding(note)
         ledger = Ledger(journal, evidence=record.evidence, decisions=record.decisions)
-        known = EvidenceStore(home / EVIDENCE).get_all(record.evidence)
+        known = store.get_all(record.evidence)
         before_s += sum(e.seconds for e in known if e.session == started.session)
         with measuring(
             record,
@@ -205,6 +206,7 @@ def _run(home: Path, record: SessionRecord, journal: Journal, observer: Observer
             ledger,
             workers,
             recorded=known,
+            store=store,
             observer=observer,
             wall_s=lambda: time.monotonic() - began + before_s,
             advised=True,

@@ -395,7 +395,7 @@ def test_fields_of_theirs_in_the_behavior_stay_and_a_disabled_scale_down_is_ment
     notes = " ".join(summary.notes)
     assert "Scaling down was disabled" in notes
     assert "minReplicas falls from 6 to 2" in notes
-    assert "maxReplicas falls from 40 to 4: more than 6596 requests a second" in notes
+    assert "maxReplicas falls from 40 to 4: more than 6,596 requests a second" in notes
     assert "CPU target of 80 % is kept" in notes
 
 
