@@ -126,7 +126,7 @@ def optimize(
     ] = None,
     *,
     max_trials: Annotated[
-        int | None, typer.Option(min=1, metavar="N", rich_help_panel=_TRIED, help="Stop after this many trials.")
+        int | None, typer.Option(min=1, metavar="N", rich_help_panel=_TRIED, help="Candidates that are tried at most.")
     ] = None,
     only: Annotated[
         str | None,

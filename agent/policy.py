@@ -50,21 +50,16 @@ class DefaultPolicy:
 
 def _experiment(view: SessionView) -> tuple[Proposal | None, str]:
     """Propose what the policy itself wants to try; None, and why, when it wants nothing more."""
-    spent = _spent(view)
-    if spent is not None:
-        return None, spent
+    if view.elapsed_s > BUDGET_SHARE * view.spec.budget.time_s:
+        return None, f"{BUDGET_SHARE:.0%} of the time budget is used"
+    no_trials = _trials_used(view)
+    if no_trials is not None:
+        return _batch_sizes(view), no_trials  # more batch sizes of what was tried are no trial
     proposal = _yardsticks(view)
     if proposal is not None:
         return proposal, proposal.reason
     proposal, why_not = _search(view)
     return proposal or _float_sibling(view) or _batch_sizes(view), why_not
-
-
-def _spent(view: SessionView) -> str | None:
-    """Return which of the session's budgets is used up; None while there is something left of each."""
-    if view.elapsed_s > BUDGET_SHARE * view.spec.budget.time_s:
-        return f"{BUDGET_SHARE:.0%} of the time budget is used"
-    return _trials_used(view)
 
 
 def _trials_used(view: SessionView) -> str | None:

@@ -182,6 +182,7 @@ def _candidate(view: SessionView, facts: Facts, recipe: Recipe, *, swept: bool) 
         measure_s=_usual_sweep_s(view) if swept else trial_s,
         feasible=feasible_prior(levels),
         least_gain=_least_gain(view, swept=swept),
+        trials=0 if recipe.digest in view.tried else 1,
         name=f"{recipe.name} with the best batch" if swept else recipe.name,
     )
 

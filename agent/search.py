@@ -62,6 +62,8 @@ class Candidate:
     """Belief that it keeps every constraint, before anything was measured."""
     least_gain: float = -math.inf
     """Below this gain it breaks the SLO: the same time that costs money is the one that a request waits."""
+    trials: int = 1
+    """How many trials it takes: none where only more batch sizes are measured of what was tried."""
     name: str = ""
     """What a person calls it; the key, where there is none."""
 
@@ -189,7 +191,7 @@ def prospects_of(
         seen: see there.
         built: see there.
         threshold: see there.
-        least_s: seconds that each counts for at least.
+        least_s: seconds that each trial counts for at least.
     """
     measured = {s.key for s in seen}
     open_ones = [c for c in candidates if c.key not in measured]
@@ -221,7 +223,7 @@ def prospects_of(
                 seconds=seconds,
             )
         )
-    return sorted(found, key=lambda p: (-p.improvement / max(p.seconds, least_s), p.candidate.key))
+    return sorted(found, key=lambda p: (-p.improvement / max(p.seconds, least_s * p.candidate.trials), p.candidate.key))
 
 
 def posterior(wanted: Sequence[Candidate], known: Sequence[Candidate], seen: Sequence[Seen]) -> tuple[Array, Array]:

@@ -252,6 +252,7 @@ def test_mlflow_has_the_session_each_trial_and_a_champion_that_predicts(full):
     champion = client.get_model_version_by_alias("small", "champion")
     assert str(champion.version) == reference.model_version
     mlflow.set_tracking_uri(reference.tracking_uri)
+    mlflow.set_registry_uri(reference.tracking_uri)  # another test of this process may have set it
     model = mlflow.pyfunc.load_model("models:/small@champion")
     answer = model.predict(np.zeros((2, 3, 16, 16), np.float32))
     assert [v.shape for v in answer.values()] == [(2, 5)]

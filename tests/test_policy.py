@@ -171,12 +171,12 @@ def test_only_what_a_person_asks_for_is_tried():
     assert set(names(walk(wished, {}))) == {"onnxruntime fp32", "onnxruntime int8-static"}
 
 
-def test_after_the_last_allowed_trial_the_leader_is_confirmed():
+def test_after_the_last_allowed_trial_batch_sizes_are_measured_and_the_leader_is_confirmed():
     now = view()
     search = now.spec.search.model_copy(update={"max_trials": 3})
     few = replace(now, spec=now.spec.model_copy(update={"search": search}))
     walked = walk(few, {})
-    assert [p.node for p in walked] == ["runtime_evaluation", "confirmation"]
+    assert [p.node for p in walked] == ["runtime_evaluation", "batch_tuning", "confirmation"]
 
 
 def test_what_was_considered_is_told_with_what_is_expected_of_it():
