@@ -22,7 +22,9 @@ class SearchSpec(SpecPart):
         "with @width=0.5,depth=0.5 where it is to be narrower or shallower; `same@width=0.5` is the model's own. "
         "Default: smaller ones of its family, where they are known",
     )
-    max_trials: int | None = Field(None, ge=1, description="try so many candidates at most; batch sizes of what was tried are no trials")
+    max_trials: int | None = Field(
+        None, ge=1, description="try so many candidates at most; measuring more batch sizes is no trial"
+    )
 
     @field_validator("students")
     @classmethod
