@@ -1,6 +1,7 @@
 """Shared settings of the tests."""
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -23,3 +24,11 @@ def commands():
     running = Commands()
     yield running
     running.close()
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c():
+    """Have Ctrl-C raise KeyboardInterrupt, whatever started the tests, and whatever a library left behind."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, signal.SIG_DFL if previous is None else previous)
