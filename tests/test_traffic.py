@@ -72,6 +72,8 @@ def test_what_spreadsheets_write_is_read(csv_file, text):
         ("second,rps\n0,1\n", "1 row of data are no trace: at least 2 are needed"),
         ("second,rps\n", "0 rows of data are no trace"),
         ("second,rps\n0,0\n60,0.0\n", "there is no traffic at all"),
+        ("second,rps\n0,0\n60,5e-324\n", "there is no traffic at all"),
+        ("second,rps\n0,1\n60,1e308\n", "line 3: `rps` is 1e+308, and no service sees more than 1e+12"),
         (b"second,rps\n0,\xff\n", "cannot be read as CSV"),
     ],
 )
@@ -177,7 +179,7 @@ def test_a_constant_rate_is_a_day_of_it():
     assert summary.source == "constant 250 rps"
 
 
-@pytest.mark.parametrize("rate", [0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("rate", [0.0, -1.0, 5e-324, 1e308, math.nan, math.inf])
 def test_a_constant_rate_must_be_a_rate(rate):
     with pytest.raises(SpecError, match=r"traffic\.rate_rps"):
         constant(rate)

@@ -19,7 +19,7 @@ from tools.contracts import Contract, digest_of
 from tools.errors import TrafficError
 from tools.traffic.queries import SignalName
 from tools.traffic.text import moment
-from tools.traffic.trace import Trace
+from tools.traffic.trace import LEAST_RPS, MOST_RPS, Trace
 from tools.units import DAY_S
 
 Points = tuple[tuple[float, float], ...]
@@ -106,14 +106,15 @@ def to_trace(observed: Observed) -> Trace:
     """Return the request rate as a trace, in seconds since the midnight (UTC) before it begins.
 
     Prometheus's rate at a moment tells of the time before it, a trace's of the time after it: the samples move back by
-    a step. A negative rate is no rate: it is left out, like a gap, through which the rate before it lasts.
+    a step. A rate below zero or beyond `trace.MOST_RPS` is no rate: it is left out, like a gap, through which the rate
+    before it lasts.
 
     Raises:
-        TrafficError: there is no request rate to make one of, or every rate is zero.
+        TrafficError: there is no request rate to make one of, or no traffic.
     """
     signal = observed.signal("request_rate")
-    points = [] if signal is None else [point for point in signal.points if point[1] >= 0]
-    if len(points) < 2 or not any(rate for _, rate in points):
+    points = [] if signal is None else [point for point in signal.points if 0 <= point[1] <= MOST_RPS]
+    if len(points) < 2 or max(rate for _, rate in points) < LEAST_RPS:
         raise TrafficError(
             "saw no request at all." if points else "has no request rate.",
             where=observed.url,

@@ -25,6 +25,11 @@ from tools.result import TrafficSummary
 COLUMNS = ("second", "rps")
 GAP_FACTOR = 3.0
 """A step longer than this many median steps is a gap: samples were probably lost, not merely late."""
+LEAST_RPS, MOST_RPS = 1e-9, 1e12
+"""The rates between which there is traffic: one request in 30 years, and more than the largest services see.
+
+Beyond them sums of rates underflow and overflow.
+"""
 SERIES_POINTS = 288
 """Points of a summary's series: one for every five minutes of a day."""
 BUNDLED_DAY = Path(__file__).parents[1] / "workloads" / "bundled" / "day.csv"
@@ -139,11 +144,13 @@ def constant(rate_rps: float) -> Trace:
     """Return a day at one rate, a sample an hour.
 
     Raises:
-        SpecError: the rate is not positive and finite.
+        SpecError: there is no traffic at this rate, or it is not finite, or is one that no service sees.
     """
-    if not (math.isfinite(rate_rps) and rate_rps > 0):
+    if not LEAST_RPS <= rate_rps <= MOST_RPS:
         raise SpecError(
-            f"{rate_rps!r} is no rate.", where="traffic.rate_rps", fix="Give requests per second, above zero."
+            f"{rate_rps!r} is no rate.",
+            where="traffic.rate_rps",
+            fix=f"Give requests per second, {LEAST_RPS:g} to {MOST_RPS:g}.",
         )
     hours = tuple(h * 3600.0 for h in range(24))
     return Trace(source=f"constant {_plain(rate_rps)} rps", seconds=hours, rps=(rate_rps,) * len(hours))
@@ -234,6 +241,8 @@ def _first_bad_sample(seconds: Sequence[float], rps: Sequence[float]) -> tuple[i
                 return i, f"`{name}` is {value}, not a finite number"
             if value < 0:
                 return i, f"`{name}` is negative ({_plain(value)})"
+        if rate > MOST_RPS:
+            return i, f"`rps` is {rate:g}, and no service sees more than {MOST_RPS:g}"
         if second == before:
             return i, f"second {_plain(second)} occurs twice"
         if second < before:
@@ -246,8 +255,8 @@ def _bad_whole(rps: Sequence[float]) -> str | None:
     """Say why these samples are no trace as a whole, if they are not."""
     if len(rps) < 2:
         return f"{len(rps)} row{'s' * (len(rps) != 1)} of data are no trace: at least 2 are needed"
-    if not any(rps):
-        return "there is no traffic at all: every rate is zero"
+    if max(rps) < LEAST_RPS:
+        return f"there is no traffic at all: no rate is as much as {LEAST_RPS:g} per second"
     return None
 
 
