@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from agent.search import two_digits
 from tools.cluster.text import shown
 from tools.contracts import AdviceResult, Exchange, Failed, Option, Verdict, WordingResult
 from tools.machine import INTERRUPTED
@@ -302,6 +301,6 @@ def _numbered(options: Sequence[Option]) -> Iterator[str]:
         low, high = math.exp(gain - sd), math.exp(gain + sd)
         chance, seconds = float(option.facts["chance"] or 0), float(option.facts["seconds"] or 0)
         yield (
-            f"{number}. {name(option.name)}: {two_digits(low)} to {two_digits(high)} times as good, "
+            f"{number}. {name(option.name)}: {fmt.significant(low, 2)} to {fmt.significant(high, 2)} times as good, "
             f"the best yet with a chance of {chance:.1%}, about {seconds:.0f} s"
         )

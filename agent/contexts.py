@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from agent.policy import DefaultPolicy
@@ -24,10 +25,9 @@ MEMORY_SHARE = 0.8
 """Of the machine's memory that a trial may take when the spec does not say: the rest keeps the session alive."""
 
 
-@contextlib.contextmanager
 def workers_of(
     started: Started, spec: TuningSpec, home: Path, observer: Observer, *, executor: str | None = None
-) -> Iterator[Workers]:
+) -> AbstractContextManager[Workers]:
     """Open the workers that a session's tasks run in.
 
     Args:
@@ -37,18 +37,16 @@ def workers_of(
         observer: is told what happens.
         executor: where tasks run; None for where the session asked for.
     """
-    folder = home / "sessions" / started.session
-    with open_workers(
+    return open_workers(
         executor or started.executor,
-        folder / "logs",
+        home / "sessions" / started.session / "logs",
         memory_limit_mb=spec.budget.trial_memory_mb or MEMORY_SHARE * started.hardware.memory_mb,
         home=home,
         hardware=started.hardware,
         versions=started.versions,
         observer=observer,
         ray_address=started.ray_address,
-    ) as workers:
-        yield workers
+    )
 
 
 @contextlib.contextmanager

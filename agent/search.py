@@ -21,6 +21,8 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
+from tools.report.format import significant
+
 Array = npt.NDArray[np.float64]
 
 INTERACTION = 0.05
@@ -166,14 +168,10 @@ def describe(prospect: Prospect) -> str:
     """Say in a sentence what is hoped of a candidate."""
     low, high = (math.exp(prospect.gain + side * prospect.sd) for side in (-1.0, 1.0))
     return (
-        f"{prospect.candidate} is expected to be {two_digits(low)} to {two_digits(high)} times as good as the model "
-        f"as given, is the best yet with a chance of {prospect.chance:.0%}, and costs about {prospect.seconds:.0f} s"
+        f"{prospect.candidate} is expected to be {significant(low, 2)} to {significant(high, 2)} times as good as the "
+        f"model as given, is the best yet with a chance of {prospect.chance:.0%}, and costs about "
+        f"{prospect.seconds:.0f} s"
     )
-
-
-def two_digits(value: float) -> str:
-    """Return a number to two significant digits, without an exponent."""
-    return f"{float(f'{value:.2g}'):,.12g}"
 
 
 def prospects_of(

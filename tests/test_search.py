@@ -18,8 +18,8 @@ from agent.search import (
     next_candidate,
     posterior,
     prospects_of,
-    two_digits,
 )
+from tools.report.format import significant
 
 FACTS = Facts(precisions=frozenset({"fp32", "int8-static"}), threads=2, flops={"small": 0.25})
 SPREAD = {"runtime": 0.5, "precision": 0.4, "batch": 0.2}
@@ -163,7 +163,7 @@ def test_a_student_may_lose_its_accuracy_more_easily():
     ("value", "shown"), [(163.2, "160"), (1632.0, "1,600"), (8.14, "8.1"), (0.0416, "0.042"), (1.0, "1")]
 )
 def test_expectations_are_told_without_an_exponent(value, shown):
-    assert two_digits(value) == shown
+    assert significant(value, 2) == shown
 
 
 def test_where_trials_are_scarcer_than_seconds_the_largest_improvement_comes_first():

@@ -103,8 +103,8 @@ class SessionView:
     @cached_property
     def unaided(self) -> frozenset[tuple[str, int]]:
         """Recipes, by digest, and batch sizes that were measured before a language model was asked anything."""
-        asked = (place for place, evidence in enumerate(self.evidence) if evidence.kind is EvidenceKind.ADVICE)
-        before = replace(self, evidence=self.evidence[: next(asked, len(self.evidence))])
+        asked = next((n for n, evidence in enumerate(self.evidence) if evidence.kind is EvidenceKind.ADVICE), None)
+        before = self if asked is None else replace(self, evidence=self.evidence[:asked])
         return frozenset((t.recipe.digest, size) for t in before.ran for size in t.points)
 
     @cached_property

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from agent.chat.figures import figures
-from tools.cluster.text import shown
+from tools.cluster.text import INVISIBLE, shown
 
 SHORT = 10
 """Characters of an evidence id: enough to be the only one that begins so."""
@@ -22,10 +22,6 @@ _NAME = 100
 _DATA = 240
 _BRACKETS = {ord(opening): "(" for opening in "<\u2039\u27e8\u3008"} | {ord(c): ")" for c in ">\u203a\u27e9\u3009"}
 _IDENTITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-_INVISIBLE = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
-)
-"""What is printable to Python and to nobody else: fillers and variation selectors, by which text is smuggled."""
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:Z|[+-]\d\d:\d\d)?", re.ASCII)
 _EVIDENCE = re.compile(r"[0-9a-f]{1,16}")
 _AT_BATCH = re.compile(r" at batch \d{1,4}\Z")
@@ -95,5 +91,5 @@ def _harmless(text: str, limit: int) -> str:
     """
     if len(text) > 8 * limit:
         text = text[: 4 * limit] + text[-4 * limit :]  # a bound on the work; `shown` leaves out the middle, too
-    plain = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
+    plain = unicodedata.normalize("NFKC", INVISIBLE.sub("", text))
     return shown(plain, limit).translate(_BRACKETS)

@@ -8,15 +8,15 @@ Leaders are not timed in turn with their rivals here: the grid holds no such rec
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from agent.advice import LEAST_S, SHARE, as_offered, left_s, may_ask, next_pick, offered
-from agent.policy import BUDGET_SHARE, THRESHOLD
-from agent.prospecting import PROCESS_SD, Prospecting, Target
-from agent.search import Candidate, Choice, Prospect, Seen, next_candidate
+from agent.policy import BUDGET_SHARE
+from agent.prospecting import Prospecting, Target
+from agent.search import Candidate, Choice, Prospect
 from simulations.evaluation.evidence import advice_of, recipe_of_cell, trial_of, view_of
 from simulations.search.grid import Grid, Meter, Observation
 from simulations.search.policy import Infertune
@@ -61,7 +61,7 @@ class Policy(Infertune):
     ) -> Choice:
         """Return what is tried next, as `agent.policy` has it, with all prospects."""
         if trials_left is not None:
-            return self._next(history, left_s, trials_left)
+            return self.best_choice(history, left_s, trials_left)
         found = self._thought_of(history, math.inf)
         costs_s = {p.candidate.key: p.seconds for p in found.prospects}
         if found.candidate is None or costs_s[found.candidate.key] <= left_s:
@@ -71,29 +71,14 @@ class Policy(Infertune):
     def _thought_of(self, history: Sequence[Observation], left_s: float) -> Choice:
         key = (left_s, tuple(one.cell for one in history))
         if key not in self._thought:
-            self._thought[key] = self._next(history, left_s)
+            self._thought[key] = self.best_choice(history, left_s)
         return self._thought[key]
 
-    def _next(self, history: Sequence[Observation], left_s: float, trials_left: int | None = None) -> Choice:
-        first = history[0]
-        seen = [
-            Seen(
-                key=one.cell.key,
-                log_gain=math.log(first.cost_usd / one.cost_usd),
-                sd=math.hypot(one.sd, PROCESS_SD),
-                feasible=one.feasible,
-                accurate=one.accurate,
-            )
-            for one in history
-        ]
-        built = {part for one in history for part in one.cell.parts}
-        expected_s = self._expected_s(history)
+    def _candidates(self, expected_s: Mapping[str, float], first: Observation) -> list[Candidate]:
         kinds = tuple(sorted(expected_s.items()))
         if kinds not in self._made:
-            self._made[kinds] = [self._candidate(cell, expected_s, first) for cell in self._cells.values()]
-        return next_candidate(
-            self._made[kinds], seen, built, threshold=THRESHOLD, left_s=left_s, trials_left=trials_left
-        )
+            self._made[kinds] = super()._candidates(expected_s, first)
+        return self._made[kinds]
 
 
 class GridSession:

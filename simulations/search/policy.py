@@ -9,7 +9,7 @@ from statistics import fmean
 
 from agent.priors import Facts, feasible_prior, prior
 from agent.prospecting import BUILD_S, PROCESS_SD, TRAINING_SHARE, precisions_with_kernels, slowest_gain
-from agent.search import Candidate, Seen, next_candidate
+from agent.search import Candidate, Choice, Seen, next_candidate
 from simulations.search.grid import Observation
 from simulations.search.space import TEACHER, Cell, kind_of
 from simulations.search.strategies import Briefing
@@ -38,6 +38,19 @@ class Infertune:
 
     def next(self, history: Sequence[Observation]) -> Cell | None:
         """Return the cell with the largest expected improvement a second, or None when none is worth it."""
+        candidate = self.best_choice(history).candidate
+        return None if candidate is None else self._cells[candidate.key]
+
+    def best_choice(
+        self, history: Sequence[Observation], left_s: float = math.inf, trials_left: int | None = None
+    ) -> Choice:
+        """Return what `agent.search` makes of a history.
+
+        Args:
+            history: what was seen so far, in order; the first is the model as given.
+            left_s: as for `agent.search.next_candidate`.
+            trials_left: likewise.
+        """
         first = history[0]
         seen = [
             Seen(
@@ -50,10 +63,11 @@ class Infertune:
             for one in history
         ]
         built = {part for one in history for part in one.cell.parts}
-        expected_s = self._expected_s(history)
-        candidates = [self._candidate(cell, expected_s, first) for cell in self._cells.values()]
-        choice = next_candidate(candidates, seen, built)
-        return None if choice.candidate is None else self._cells[choice.candidate.key]
+        candidates = self._candidates(self._expected_s(history), first)
+        return next_candidate(candidates, seen, built, left_s=left_s, trials_left=trials_left)
+
+    def _candidates(self, expected_s: Mapping[str, float], first: Observation) -> list[Candidate]:
+        return [self._candidate(cell, expected_s, first) for cell in self._cells.values()]
 
     def _expected_s(self, history: Sequence[Observation]) -> dict[str, float]:
         """Return the seconds that a part of each kind is expected to cost."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 NAME_LIMIT = 120
 """Characters of a label, an annotation or a name. Kubernetes allows 253 + 1 + 63 in a label's key."""
 
 MESSAGE_LIMIT = 400
 """Characters of a server's message."""
 
-_FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
-_SELECTORS = ((0x180B, 0x180F), (0xFE00, 0xFE0F), (0xE0100, 0xE01EF))
+INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""What is printable to Python and to nobody else: fillers and variation selectors, by which text is smuggled."""
 
 
 def shown(value: object, limit: int = NAME_LIMIT) -> str:
@@ -24,14 +28,9 @@ def shown(value: object, limit: int = NAME_LIMIT) -> str:
     if len(text) > 4 * limit:
         text = text[: 2 * limit] + text[-2 * limit :]
     text = "".join(
-        c if c.isprintable() and not _shows_nothing(c) else c.encode("unicode_escape").decode() for c in text
+        c if c.isprintable() and not INVISIBLE.match(c) else c.encode("unicode_escape").decode() for c in text
     )
     if len(text) <= limit:
         return text
     head = (limit - 1) // 2
     return f"{text[:head]}…{text[len(text) - (limit - 1 - head) :]}"
-
-
-def _shows_nothing(character: str) -> bool:
-    """Whether a character that Python calls printable leaves no mark on a screen."""
-    return character in _FILLERS or any(low <= ord(character) <= high for low, high in _SELECTORS)

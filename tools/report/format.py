@@ -79,6 +79,11 @@ def number(value: float, places: int | None = None) -> str:
     return text.removeprefix("-") if not float(text.replace(",", "")) else text
 
 
+def significant(value: float, digits: int) -> str:
+    """Return a number to so many significant digits, without zeros at its end and without an exponent."""
+    return f"{float(f'{value:.{digits}g}'):,.12g}"
+
+
 def signed(value: float, places: int) -> str:
     """Return a number with its sign; zero, and what rounds to it, is `+0`."""
     text = number(value, places)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tools.contracts import Contract, Interval
+from tools.report.format import significant
 from tools.traffic.text import span
 from tools.traffic.trace import Trace
 from tools.units import DAY_S
@@ -210,17 +211,13 @@ def _clock(second_of_day: float) -> str:
     return f"{int(second_of_day // 3600):02d}:{int(second_of_day % 3600 // 60):02d}"
 
 
-def four_digits(value: float) -> str:
-    """Return a number to four significant digits, without an exponent."""
-    return f"{float(f'{value:.4g}'):,.12g}"
-
-
 def _sentences(shape: Shape) -> tuple[str, ...]:
     first = shape.busiest[0]
     said = [
         (
-            f"{span(shape.length_s)} with {four_digits(shape.mean_rps)} requests per second on average, and "
-            f"{four_digits(first.rps)} in the busiest minute ({first.when}): {shape.peak_over_mean:.1f} times the mean."
+            f"{span(shape.length_s)} with {significant(shape.mean_rps, 4)} requests per second on average, and "
+            f"{significant(first.rps, 4)} in the busiest minute ({first.when}): {shape.peak_over_mean:.1f} times "
+            "the mean."
         )
     ]
     if shape.daily_share is not None:
@@ -228,14 +225,14 @@ def _sentences(shape: Shape) -> tuple[str, ...]:
         most, least = max(known), min(known)
         said.append(
             f"The time of day explains {shape.daily_share:.0%} of how the hours differ: most comes from "
-            f"{most[1]:02d}:00 UTC on ({four_digits(most[0])} per second), least from {least[1]:02d}:00 on "
-            f"({four_digits(least[0])})."
+            f"{most[1]:02d}:00 UTC on ({significant(most[0], 4)} per second), least from {least[1]:02d}:00 on "
+            f"({significant(least[0], 4)})."
         )
     if shape.weekday_rps is not None and None not in shape.weekday_rps:
         rates = [(rate, name) for rate, name in zip(shape.weekday_rps, WEEKDAYS, strict=True) if rate is not None]
         said.append(
-            f"The busiest day is {max(rates)[1]} ({four_digits(max(rates)[0])} per second), "
-            f"the quietest {min(rates)[1]} ({four_digits(min(rates)[0])})."
+            f"The busiest day is {max(rates)[1]} ({significant(max(rates)[0], 4)} per second), "
+            f"the quietest {min(rates)[1]} ({significant(min(rates)[0], 4)})."
         )
     said.append(shape.growth_unknown or _growth_sentence(shape.growth_per_week))
     return tuple(said)
