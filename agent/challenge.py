@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.climb import Climb
@@ -28,6 +28,7 @@ from tools.evidence import EVIDENCE, EvidenceStore
 from tools.hardware import detect, library_versions
 from tools.ledger import Ledger
 from tools.machine import Machine
+from tools.mirror import mirror_challenge
 from tools.observer import Observer
 from tools.outcomes import from_task, reason
 from tools.record import State, read_record
@@ -134,7 +135,9 @@ def _tell(home: Path, folder: Path, observer: Observer) -> Told:
             seconds=time.monotonic() - began,
         )
         assert context.bench.machine is not None, "it measures"
-        return _written(challenge, _grown(result, climb), folder, context.bench.machine)
+        told = _written(challenge, _grown(result, climb), folder, context.bench.machine)
+        missed = mirror_challenge(folder, context.tracking_uri, context.bench.machine)
+        return told if missed is None else replace(told, notes=(*told.notes, missed))
 
 
 def _grown(result: SessionResult, climb: Climb) -> SessionResult:

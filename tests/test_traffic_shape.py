@@ -5,12 +5,12 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
+from traffic_support import rates
 
 from tools.traffic import Trace, bundled_day, constant
 from tools.traffic.shape import describe, per_second
-from tools.traffic.trace import LEAST_RPS
 
 MONDAY = 1704067200.0
 """2024-01-01 00:00 UTC."""
@@ -29,11 +29,9 @@ def days(count, factor=lambda day: 1.0):
 @st.composite
 def traces(draw):
     steps = draw(st.lists(st.one_of(st.integers(1, 300), st.floats(0.3, 300)), min_size=1, max_size=30))
-    rates = draw(st.lists(st.floats(0, 1e5), min_size=len(steps) + 1, max_size=len(steps) + 1))
-    assume(max(rates) >= LEAST_RPS)
     seconds = np.concatenate([[draw(st.floats(0, 1e5))], np.cumsum(steps)])
     seconds[1:] += seconds[0]
-    return Trace(source="made", seconds=tuple(seconds.tolist()), rps=tuple(rates))
+    return Trace(source="made", seconds=tuple(seconds.tolist()), rps=tuple(draw(rates(len(seconds)))))
 
 
 # --- seconds ---

@@ -68,5 +68,18 @@ def mirror(folder: Path, tracking_uri: str, machine: Machine) -> MlflowRef:
     )
 
 
+def mirror_challenge(folder: Path, tracking_uri: str, machine: Machine) -> str | None:
+    """Record a session's challenge in MLflow; returns why that was not possible, if it was not."""
+    outcome = machine.background(
+        "tools.tracking:record_challenge_task",
+        {"session_dir": str(folder), "example": str(folder / _EXAMPLE), "tracking_uri": tracking_uri},
+        label="mlflow",
+        limit_s=RECORD_LIMIT_S,
+    )
+    if isinstance(outcome, Returned):
+        return None
+    return f"MLflow has no record of this challenge ({_why(outcome)}). The same command again completes it."
+
+
 def _why(outcome: TaskOutcome) -> str:
     return outcome.reason if isinstance(outcome, Failed) else reason(from_task(outcome))

@@ -2,8 +2,9 @@
 
 The main process never imports mlflow: it runs `record_task` in a worker, or `python -m tools.tracking`.
 
-A session is a run in the experiment `infertune/<workload>`, with a nested run for each candidate and a trace of how it
-went. What is asked most is one query: the best session of a workload that met its objective this month.
+A session is a run in the experiment `infertune/<workload>`, with a nested run for each candidate and for its challenge,
+and a trace of how it went. What is asked most is one query: the best session of a workload that met its objective this
+month.
 
     import datetime as dt
     import mlflow
@@ -23,6 +24,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tools.tracking.challenge import record_challenge
 from tools.tracking.errors import TrackingError
 from tools.tracking.recording import record
 from tools.tracking.session import read_result
@@ -34,6 +36,7 @@ __all__ = [
     "default_tracking_uri",
     "read_result",
     "record",
+    "record_challenge_task",
     "record_task",
     "serve_ui",
     "ui_command",
@@ -62,3 +65,21 @@ def record_task(*, session_dir: str, example: str, tracking_uri: str | None = No
         example=Path(example),
     )
     return reference.model_dump(mode="json")
+
+
+def record_challenge_task(*, session_dir: str, example: str, tracking_uri: str) -> dict[str, Any]:
+    """Record the challenge in `session_dir`, and first the session if it is not there yet; a task like `record_task`.
+
+    Args:
+        session_dir: `<home>/sessions/<id>`, with `challenge.json` and `result.json`.
+        example: as for `record_task`.
+        tracking_uri: of the store.
+
+    Returns:
+        `run_id`: of the challenge's run.
+
+    Raises:
+        InfertuneError: as `record` and `record_challenge`.
+    """
+    session = record_task(session_dir=session_dir, example=example, tracking_uri=tracking_uri)
+    return {"run_id": record_challenge(Path(session_dir), tracking_uri=tracking_uri, parent=session["run_id"])}

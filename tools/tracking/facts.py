@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import datetime
 from typing import TypeAlias
 
 from tools.contracts import BatchPoint, Interval, Precision, Recipe, digest_of
@@ -34,14 +35,14 @@ TRACE_NOTE_TAG = "infertune.trace_note"
 """Why there is none."""
 VERDICT_TAG = "infertune.verdict"
 WORKLOAD_TAG = "infertune.workload"
-_DESCRIPTION_TAG = "mlflow.note.content"
+DESCRIPTION_TAG = "mlflow.note.content"
 
 
 def session_tags(result: SessionResult) -> Texts:
     """Tags of the parent run. Those that are called `infertune.` are there to filter by."""
     return {
-        **_source_tags(run_name(result)),
-        _DESCRIPTION_TAG: description(result),
+        **source_tags(run_name(result)),
+        DESCRIPTION_TAG: description(result),
         SESSION_TAG: result.session,
         **_filters(result),
         **({} if result.plan is None else {PLAN_TAG: result.plan.digest, PLAN_STATE_TAG: result.plan.state}),
@@ -115,9 +116,9 @@ def session_metrics(result: SessionResult) -> Metrics:
             metrics |= _configuration(prefix, configuration)
     if result.ratio is not None:
         for name in ("p50", "throughput", "cost"):
-            metrics |= _interval(f"ratio_{name}", getattr(result.ratio, name))
+            metrics |= interval_metrics(f"ratio_{name}", getattr(result.ratio, name))
     metrics |= {f"seconds_{name}": value for name, value in result.seconds.model_dump().items()}
-    metrics |= {f"margin_{_slug(m.constraint)}": m.margin for m in result.margins}
+    metrics |= {f"margin_{slug(m.constraint)}": m.margin for m in result.margins}
     if result.advice is not None:
         metrics |= {
             "advice_seconds": result.advice.seconds,
@@ -126,7 +127,7 @@ def session_metrics(result: SessionResult) -> Metrics:
         }
     if result.scaling is not None:
         metrics |= {
-            **_interval("capacity_req_sec", result.scaling.capacity_rps),
+            **interval_metrics("capacity_req_sec", result.scaling.capacity_rps),
             "replicas_p95": result.scaling.replicas_p95,
             "replicas_peak": result.scaling.replicas_peak,
             "daily_cost_usd": result.scaling.daily_cost_usd,
@@ -138,14 +139,14 @@ def session_metrics(result: SessionResult) -> Metrics:
             metrics[name] = min(loss, metrics.get(name, math.inf))  # the least that this precision cost
     metrics["trials"] = len(result.trials)
     metrics["trials_measured"] = sum(trial.outcome == "measured" for trial in result.trials)
-    return _finite(metrics)
+    return finite(metrics)
 
 
 def trial_tags(trial: TrialSummary, parent_run_id: str) -> Texts:
     """Tags of a nested run."""
     return {
-        **_source_tags(trial_name(trial)),
-        _DESCRIPTION_TAG: f"{trial.reason}\n\n{UNITS}" if trial.reason else UNITS,
+        **source_tags(trial_name(trial)),
+        DESCRIPTION_TAG: f"{trial.reason}\n\n{UNITS}" if trial.reason else UNITS,
         "mlflow.parentRunId": parent_run_id,
         "outcome": trial.outcome,
         "chosen": str(trial.chosen).lower(),
@@ -177,12 +178,12 @@ def trial_metrics(trial: TrialSummary) -> Metrics:
     if trial.accuracy is not None:
         metrics["accuracy"] = trial.accuracy
     if trial.accuracy_drop is not None:
-        metrics |= _interval("accuracy_drop", trial.accuracy_drop)
+        metrics |= interval_metrics("accuracy_drop", trial.accuracy_drop)
     if trial.output_difference is not None:
         metrics["output_difference"] = trial.output_difference
     if trial.size_mb is not None:
         metrics["size_mb"] = trial.size_mb
-    return _finite(metrics)
+    return finite(metrics)
 
 
 def precision_name(precision: Precision) -> str:
@@ -206,7 +207,7 @@ def _point(point: BatchPoint) -> Metrics:
         f"{prefix}throughput_req_sec": point.throughput_rps.value,
         f"{prefix}latency_p50_ms": point.latency_ms.p50.value,
         f"{prefix}latency_p95_ms": point.latency_ms.p95.value,
-        **_interval(f"{prefix}latency_p99_ms", point.latency_ms.p99),
+        **interval_metrics(f"{prefix}latency_p99_ms", point.latency_ms.p99),
         f"{prefix}peak_memory_mb": point.peak_memory_mb,
     }
 
@@ -215,11 +216,11 @@ def _configuration(prefix: str, configuration: Configuration) -> Metrics:
     return {
         f"{prefix}_p50_ms": configuration.latency_ms.p50.value,
         f"{prefix}_p95_ms": configuration.latency_ms.p95.value,
-        **_interval(f"{prefix}_p99_ms", configuration.latency_ms.p99),
+        **interval_metrics(f"{prefix}_p99_ms", configuration.latency_ms.p99),
         f"{prefix}_throughput_req_sec": configuration.throughput_rps,
         f"{prefix}_cost_usd": configuration.cost_per_1000_usd,
         f"{prefix}_accuracy": configuration.accuracy,
-        **_interval(f"{prefix}_accuracy_drop", configuration.accuracy_drop),
+        **interval_metrics(f"{prefix}_accuracy_drop", configuration.accuracy_drop),
         f"{prefix}_batch_size": configuration.batch_size,
         f"{prefix}_size_mb": configuration.size_mb,
         f"{prefix}_memory_mb": configuration.memory_mb,
@@ -232,11 +233,13 @@ def _accuracy_loss(trial: TrialSummary) -> Metrics:
     return {f"{precision_name(trial.definition.precision)}_accuracy_loss": trial.accuracy_drop.value}
 
 
-def _interval(name: str, interval: Interval) -> Metrics:
+def interval_metrics(name: str, interval: Interval) -> Metrics:
+    """Return a value and both ends of its interval."""
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
-def _finite(metrics: Metrics) -> Metrics:
+def finite(metrics: Metrics) -> Metrics:
+    """Return the metrics that are numbers."""
     return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
 
 
@@ -252,9 +255,16 @@ def _steps(recipe: Recipe) -> str:
     )
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """Return a text as part of a metric's name."""
     return "".join(c if c.isalnum() else "_" for c in text.lower()).strip("_")
 
 
-def _source_tags(name: str) -> Texts:
+def milliseconds(iso: str) -> int:
+    """Return a moment as MLflow keeps it: milliseconds since 1970."""
+    return round(datetime.fromisoformat(iso).timestamp() * 1000)
+
+
+def source_tags(name: str) -> Texts:
+    """Tags that every run has: its name, and who wrote it."""
     return {"mlflow.runName": name, "mlflow.source.name": "infertune", "mlflow.source.type": "LOCAL"}

@@ -11,7 +11,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,7 @@ class _Recording:
         self._result = result
         self._session_dir = session_dir
         self._tracking_uri = tracking_uri
-        self._start = _milliseconds(result.created)
+        self._start = facts.milliseconds(result.created)
 
     def write(self, inputs: dict[str, np.ndarray]) -> MlflowRef:
         """Write everything; the tag that says so comes last."""
@@ -211,7 +210,3 @@ def _one_at_a_time(session_dir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
-
-
-def _milliseconds(iso: str) -> int:
-    return round(datetime.fromisoformat(iso).timestamp() * 1000)

@@ -187,11 +187,14 @@ def delete_stale_runs(client: Any, experiment: str, *, session: str) -> None:
             client.delete_model_version(version.name, version.version)
         for model in client.search_logged_models([experiment], filter_string=f"source_run_id = '{parent}'"):
             client.delete_logged_model(model.model_id)
-        for child in client.search_runs(
-            [experiment], f"tags.mlflow.parentRunId = '{parent}'", max_results=_MAX_RESULTS
-        ):
+        for child in find_nested_runs(client, experiment, parent):
             client.delete_run(child.info.run_id)
         client.delete_run(parent)
+
+
+def find_nested_runs(client: Any, experiment: str, parent: str) -> list[Any]:
+    """Return the runs that are nested in a run."""
+    return list(client.search_runs([experiment], f"tags.mlflow.parentRunId = '{parent}'", max_results=_MAX_RESULTS))
 
 
 def _runs_of(client: Any, experiment: str, session: str) -> list[Any]:
