@@ -25,6 +25,7 @@ from agent import (
 )
 from agent.cli_common import EXIT_USER_ERROR, Home, Output, Target, finish, observing
 from agent.cli_completion import complete_techniques
+from agent.home import home_directory
 from tools.errors import InfertuneError
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ def optimize(
     recommended, with how many replicas the traffic needs. Ctrl-C keeps the best so far.
     """
     from agent.bounds import read_bounds
-    from agent.session import Options, home_directory
+    from agent.session import Options
     from agent.session import optimize as run
     from agent.wishes import search_wishes
 

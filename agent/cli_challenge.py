@@ -9,6 +9,7 @@ import typer
 from agent import cli_help
 from agent.cli_common import EXIT_DIFFERENT, Format, Home, Output, observing
 from agent.cli_completion import complete_targets
+from agent.home import home_directory
 
 app = typer.Typer()
 
@@ -48,7 +49,6 @@ def challenge(
 
     from agent.challenge import run_challenge
     from agent.challenge_console import print_told
-    from agent.session import home_directory
     from tools.challenge import TargetState
 
     with observing(output, workload) as observer:

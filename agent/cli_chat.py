@@ -10,6 +10,7 @@ import typer
 from agent import cli_help
 from agent.cli_common import Home
 from agent.cli_completion import complete_sessions_and_targets
+from agent.home import home_directory
 
 app = typer.Typer()
 
@@ -70,7 +71,6 @@ def chat(
     from agent.chat.history import thread_name
     from agent.chat.loop import converse, read_prices, settings_from, surroundings
     from agent.chat.terminal import standard_terminal
-    from agent.session import home_directory
 
     prices = None if price_per_million is None else read_prices(price_per_million)
     name = thread_name(thread, about)

@@ -18,6 +18,8 @@ from typing import TypeAlias
 
 import typer
 
+from agent.home import home_directory
+
 Offers: TypeAlias = list[tuple[str, str]]
 """Values, each with a line of help, which shells other than bash show beside it."""
 
@@ -186,9 +188,7 @@ def complete_techniques(_: typer.Context, incomplete: str) -> Iterator[tuple[str
 
 
 def _home(ctx: typer.Context) -> Path:
-    """Return the home directory as `agent.session.home_directory` does, which is too heavy to import here."""
-    given = ctx.params.get("home")
-    return Path(given or os.environ.get("INFERTUNE_HOME", ".infertune")).expanduser()
+    return home_directory(ctx.params.get("home"))
 
 
 def _sessions(ctx: typer.Context) -> list[Path]:

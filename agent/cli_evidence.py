@@ -12,6 +12,7 @@ import typer
 from agent import cli_help
 from agent.cli_common import MOST_UNPACKED_MB, Format, Home, Output
 from agent.cli_completion import complete_evidence, complete_sessions, complete_workload_names
+from agent.home import home_directory
 from tools.errors import InfertuneError
 
 app = typer.Typer(
@@ -69,7 +70,6 @@ def list_(
 ) -> None:
     """List what was measured, the newest last."""
     from agent.evidence import Filter, chosen, line, summary
-    from agent.session import home_directory
 
     where = home_directory(home)
     found, damaged = chosen(where, Filter.of(session=session, kind=kind, workload=workload))
@@ -101,7 +101,6 @@ def show(
 
     from agent.evidence import as_json, print_shown
     from agent.evidence import show as find
-    from agent.session import home_directory
 
     shown = find(home_directory(home), identity)
     if output is Output.JSON:
@@ -137,7 +136,6 @@ def gc(
     """
     import datetime as dt
 
-    from agent.session import home_directory
     from agent.sessions import forget_threads
     from tools.report import format as fmt
     from tools.retention import alone, delete, find_garbage
@@ -192,7 +190,6 @@ def export(
 
     It can be replayed, questioned and explained elsewhere. The model's and the data's own files are not in it.
     """
-    from agent.session import home_directory
     from agent.sessions import find
     from tools.bundle import SUFFIX, collect, write
     from tools.report import format as fmt
@@ -228,7 +225,6 @@ def import_(
 
     All of the file is checked before anything is written.
     """
-    from agent.session import home_directory
     from tools.unbundle import import_bundle
 
     done = import_bundle(file, home_directory(home), limit_mb=max_mb)

@@ -10,6 +10,7 @@ import typer
 from agent import cli_help
 from agent.cli_common import EXIT_DIFFERENT, Home
 from agent.cli_completion import complete_sessions_and_targets
+from agent.home import home_directory
 from tools.errors import InfertuneError
 
 if TYPE_CHECKING:
@@ -107,7 +108,6 @@ def _service(target: str | None, home: Path | None, choices: Choices) -> Service
 
 
 def _of_session(session: str | None, home: Path | None, choices: Choices) -> Service:
-    from agent.session import home_directory
     from agent.sessions import find
     from tools.contracts import Verdict
     from tools.manifests.gather import from_session

@@ -12,6 +12,7 @@ import typer
 from agent import cli_help
 from agent.cli_common import EXIT_DIFFERENT, EXIT_INTERRUPTED, Format, Home, Output, observing
 from agent.cli_completion import complete_plans
+from agent.home import home_directory
 from tools.errors import InfertuneError
 
 app = typer.Typer(
@@ -41,7 +42,6 @@ By = Annotated[str, typer.Option("--by", metavar="NAME", help="Your name, as it 
 @app.command("list", epilog=cli_help.manual(examples=(("All of them:", "infertune plan list"),)))
 def list_plans(home: Home = None) -> None:
     """List all plans and where they stand, the newest last."""
-    from agent.session import home_directory
     from tools.cluster.store import PlanStore
 
     store = PlanStore(home_directory(home))
@@ -70,7 +70,6 @@ def show(digest: Digest = None, home: Home = None) -> None:
     With the evidence that it rests on, and the API server's own dry run.
     """
     from agent.changes import find_plan
-    from agent.session import home_directory
     from tools.cluster.offer import offered
     from tools.cluster.plans import describe
     from tools.cluster.store import PlanStore
@@ -97,7 +96,6 @@ def approve(by: By, digest: Digest = None, home: Home = None) -> None:
     Nothing is applied yet: `infertune plan apply` does that.
     """
     from agent.changes import find_plan
-    from agent.session import home_directory
     from tools.cluster.plans import approve as note
     from tools.cluster.store import PlanStore
 
@@ -122,7 +120,6 @@ def reject(
 ) -> None:
     """Refuse a plan, or take an approval back that was not acted on yet."""
     from agent.changes import find_plan
-    from agent.session import home_directory
     from tools.cluster.plans import reject as note
     from tools.cluster.store import PlanStore
 
@@ -153,7 +150,6 @@ def apply(digest: Digest = None, home: Home = None, output: Format = Output.TEXT
     It is watched for the plan's window. After a crash, the same command goes on.
     """
     from agent.changes import carry_out, find_plan
-    from agent.session import home_directory
 
     where = home_directory(home)
     plan = find_plan(where, digest)
@@ -200,7 +196,6 @@ def rollback(
     Only if the HPA is still as the plan left it; otherwise it is left alone, and said so.
     """
     from agent.changes import find_plan, take_back
-    from agent.session import home_directory
 
     where = home_directory(home)
     plan = find_plan(where, digest)

@@ -10,6 +10,7 @@ import typer
 from agent import cli_help
 from agent.cli_common import Format, Home, Output
 from agent.cli_completion import complete_decisions, complete_sessions
+from agent.home import home_directory
 
 app = typer.Typer()
 
@@ -69,7 +70,6 @@ def what_if(
 
     from agent.answers import print_what_if
     from agent.questions import what_if as ask
-    from agent.session import home_directory
     from agent.sessions import find
     from tools.record import read_record
 
@@ -119,7 +119,6 @@ def explain(
 
     from agent.explain import as_json, print_explained
     from agent.questions import explain as ask
-    from agent.session import home_directory
     from agent.sessions import find
 
     explained = ask(find(home_directory(home), session), decision)

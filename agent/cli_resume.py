@@ -10,6 +10,7 @@ import typer
 from agent import cli_help
 from agent.cli_common import EXIT_DIFFERENT, MOST_UNPACKED_MB, Format, Home, Output, finish, observing
 from agent.cli_completion import complete_sessions
+from agent.home import home_directory
 
 app = typer.Typer()
 
@@ -46,7 +47,6 @@ def resume(session: Session = None, home: Home = None, output: Format = Output.T
     It goes on where it stopped. No finished trial is run again, and no decision changes. Exit codes are those of
     `optimize`.
     """
-    from agent.session import home_directory
     from agent.session import resume as run
     from agent.sessions import find
 
@@ -77,7 +77,6 @@ def sync(
 
     They ended while it was away. Each is recorded once.
     """
-    from agent.session import home_directory
     from agent.sessions import find, folders
     from agent.sync import sync as run
 
@@ -109,7 +108,6 @@ def replay(session: SessionOrFile = None, home: Home = None) -> None:
     """
     from agent.replay import describe, replay_bundle
     from agent.replay import replay as run
-    from agent.session import home_directory
     from agent.sessions import find
 
     if session is not None and Path(session).is_file():

@@ -5,16 +5,30 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from agent import cli_help
 from agent.cli_common import EXIT_DIFFERENT, EXIT_INTERRUPTED, EXIT_USER_ERROR, Format, Home, Output
 from agent.cli_completion import complete_schedules, complete_targets
+from agent.home import home_directory
 
 if TYPE_CHECKING:
     from agent.scheduling.store import Run
+
+Budget: TypeAlias = Annotated[
+    float | None, typer.Option(min=60, metavar="SECONDS", help="Of one run; overrides the spec's budget.")
+]
+MaxAge: TypeAlias = Annotated[
+    float, typer.Option(min=0.01, metavar="DAYS", help="Evidence older than this is renewed.")
+]
+Bounds: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="BOUNDS", help="Approve plans within these, as for `optimize`.")
+]
+Advisor: TypeAlias = Annotated[
+    bool, typer.Option("--advisor", help="Ask a language model, as `optimize --advisor`, where one is set up.")
+]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -71,21 +85,13 @@ def add(
         list[str] | None,
         typer.Option(metavar="HOURS", help="Hours in which nothing is begun, as 08:00-18:30; may be repeated."),
     ] = None,
-    budget: Annotated[
-        float | None, typer.Option(min=60, metavar="SECONDS", help="Of one run; overrides the spec's budget.")
-    ] = None,
+    budget: Budget = None,
     daily_budget: Annotated[
         float | None, typer.Option(min=60, metavar="SECONDS", help="Of all its runs in a day.")
     ] = None,
-    max_age_days: Annotated[
-        float, typer.Option(min=0.01, metavar="DAYS", help="Evidence older than this is renewed.")
-    ] = 30.0,
-    auto_approve_within: Annotated[
-        str | None, typer.Option(metavar="BOUNDS", help="Approve plans within these, as for `optimize`.")
-    ] = None,
-    advisor: Annotated[
-        bool, typer.Option("--advisor", help="Ask a language model, as `optimize --advisor`, where one is set up.")
-    ] = False,
+    max_age_days: MaxAge = 30.0,
+    auto_approve_within: Bounds = None,
+    advisor: Advisor = False,
     webhook: Annotated[
         str | None, typer.Option(metavar="URL", help="URL that is told of runs and of plans that wait.")
     ] = None,
@@ -103,7 +109,6 @@ def add(
     """
     from agent.schedule import Wishes, described
     from agent.schedule import add as put
-    from agent.session import home_directory
 
     wishes = Wishes(
         cron=cron,
@@ -149,18 +154,10 @@ def tick(
     ],
     home: Home = None,
     *,
-    budget: Annotated[
-        float | None, typer.Option(min=60, metavar="SECONDS", help="Of one run; overrides the spec's budget.")
-    ] = None,
-    max_age_days: Annotated[
-        float, typer.Option(min=0.01, metavar="DAYS", help="Evidence older than this is renewed.")
-    ] = 30.0,
-    auto_approve_within: Annotated[
-        str | None, typer.Option(metavar="BOUNDS", help="Approve plans within these, as for `optimize`.")
-    ] = None,
-    advisor: Annotated[
-        bool, typer.Option("--advisor", help="Ask a language model, as `optimize --advisor`, where one is set up.")
-    ] = False,
+    budget: Budget = None,
+    max_age_days: MaxAge = 30.0,
+    auto_approve_within: Bounds = None,
+    advisor: Advisor = False,
     webhook: Annotated[
         str | None,
         typer.Option(metavar="URL", envvar="INFERTUNE_WEBHOOK", help="URL that is told of runs and waiting plans."),
@@ -176,7 +173,6 @@ def tick(
     """
     from agent.schedule import Wishes
     from agent.schedule import tick as look
-    from agent.session import home_directory
 
     in_environment = webhook is not None and webhook_secret_file is None
     wishes = Wishes(
@@ -199,7 +195,6 @@ def list_entries(home: Home = None, output: Format = Output.TEXT) -> None:
     With its verdict, and why it ran or did not.
     """
     from agent.schedule import rows, table
-    from agent.session import home_directory
 
     where = home_directory(home)
     if output is Output.JSON:
@@ -233,7 +228,6 @@ def run(
     A run that is interrupted is resumed at the next start.
     """
     from agent.scheduling.daemon import run as serve
-    from agent.session import home_directory
 
     serve(home_directory(home), once=once, metrics_port=metrics_port, say=_say)
 
@@ -260,7 +254,6 @@ def remove(
     What it ran stays on record.
     """
     from agent.schedule import remove as take_off
-    from agent.session import home_directory
 
     removed = take_off(home_directory(home), entry)
     typer.echo(f"Removed {removed.id} ({removed.name}).")

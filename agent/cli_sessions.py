@@ -11,6 +11,7 @@ import typer
 from agent import cli_help
 from agent.cli_common import Format, Home, Output, Verdict
 from agent.cli_completion import complete_sessions, complete_workload_names
+from agent.home import home_directory
 from tools.errors import InfertuneError
 
 if TYPE_CHECKING:
@@ -78,7 +79,6 @@ def list_(
 
     from rich.console import Console
 
-    from agent.session import home_directory
     from agent.session_views import print_rows, rows
     from tools import contracts
 
@@ -116,7 +116,6 @@ def show(session: Session = None, home: Home = None, output: Format = Output.TEX
 
     from rich.console import Console
 
-    from agent.session import home_directory
     from agent.session_views import print_session
     from agent.sessions import find
     from tools.record import RESULT
@@ -162,7 +161,6 @@ def compare(
     """
     from rich.console import Console
 
-    from agent.session import home_directory
     from agent.session_comparison import as_json, gather, print_compared
 
     compared = gather(home_directory(home), sessions or [])
@@ -199,7 +197,6 @@ def delete(
     """
     import datetime as dt
 
-    from agent.session import home_directory
     from agent.session_deletion import delete as carry_out
     from agent.session_deletion import deletion_of
 

@@ -11,6 +11,7 @@ import typer
 
 from agent import cli_help
 from agent.cli_common import EXIT_DIFFERENT, Format, Home, Output, Target
+from agent.home import home_directory
 
 app = typer.Typer()
 
@@ -55,7 +56,6 @@ def check(target: Target, home: Home = None) -> None:
     Measures and writes nothing.
     """
     from agent.check import check_spec
-    from agent.session import home_directory
 
     for line in check_spec(target, home_directory(home)):
         typer.echo(line)
@@ -161,7 +161,6 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, metavar="PORT", help="To listen on.")] = 5000,
 ) -> None:
     """Open MLflow on the local store, until Ctrl-C."""
-    from agent.session import home_directory
     from tools.tracking.ui import serve_ui
 
     raise typer.Exit(serve_ui(home_directory(home), host, port))

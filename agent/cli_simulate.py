@@ -11,6 +11,7 @@ import typer
 from agent import cli_help
 from agent.cli_common import EXIT_DIFFERENT, Format, Home, Output
 from agent.cli_completion import complete_scenarios, complete_sessions, complete_traffic
+from agent.home import home_directory
 from tools.errors import SpecError
 
 if TYPE_CHECKING:
@@ -193,7 +194,6 @@ def traffic(
 
     Says what each would have done: minutes that missed the SLO, the worst of them, replicas and cost.
     """
-    from agent.session import home_directory
     from agent.simulate import simulate
     from agent.simulate_wishes import Wishes
     from tools.report.simulation_plot import check_plot_name

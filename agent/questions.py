@@ -11,7 +11,7 @@ from agent.recorded import view_of
 from nodes.context import Proposal
 from tools.contracts import Decision, Evidence
 from tools.errors import InfertuneError
-from tools.evidence import EvidenceStore
+from tools.evidence import EVIDENCE, EvidenceStore
 from tools.inputs import trace_of
 from tools.record import SessionRecord, read_record
 from tools.spec import TuningSpec
@@ -100,7 +100,7 @@ def explain(folder: Path, wanted: str | None) -> Explained:
     if wanted is not None and not decisions:
         raise InfertuneError(f"there is no decision {wanted!r}.", where=record.session, fix=_known(record.decisions))
     ids = dict.fromkeys(identity for decision in decisions for identity in decision.evidence)
-    found = EvidenceStore(folder.parents[1] / "evidence.db").get_all(ids)
+    found = EvidenceStore(folder.parents[1] / EVIDENCE).get_all(ids)
     return Explained(record, decisions, {e.id: e for e in found}, in_full=wanted is not None)
 
 

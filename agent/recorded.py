@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tools.contracts import Evidence
 from tools.errors import StorageError
-from tools.evidence import EvidenceStore
+from tools.evidence import EVIDENCE, EvidenceStore
 from tools.record import Loaded, SessionRecord
 from tools.view import SessionView
 
@@ -17,14 +17,14 @@ def evidence_of(record: SessionRecord, home: Path) -> list[Evidence]:
     Raises:
         StorageError: some of it is missing from the store, or was damaged there.
     """
-    found = EvidenceStore(home / "evidence.db").get_all(record.evidence)
+    found = EvidenceStore(home / EVIDENCE).get_all(record.evidence)
     there = {evidence.id for evidence in found}
     missing = [identity for identity in record.evidence if identity not in there]
     if missing:
         raise StorageError(
             f"{len(missing)} of {len(record.evidence)} pieces of evidence of session {record.session} are "
             f"missing or damaged ({', '.join(missing[:3])}).",
-            where=str(home / "evidence.db"),
+            where=str(home / EVIDENCE),
             fix="Import them from an export, or resume or repeat the session: what is missing is measured again.",
         )
     return found

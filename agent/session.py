@@ -63,11 +63,6 @@ class Options:
     """Endpoint of a language model that is asked about what the policy leaves, and for a summary."""
 
 
-def home_directory(given: Path | None = None) -> Path:
-    """Return where things are kept: the argument, `$INFERTUNE_HOME`, or `.infertune` in the working directory."""
-    return (given or Path(os.environ.get("INFERTUNE_HOME", ".infertune"))).expanduser().resolve()
-
-
 def optimize(target: str, options: Options, observer: Observer, began: float | None = None) -> SessionResult:
     """Optimize a workload.
 

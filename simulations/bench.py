@@ -16,15 +16,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from agent.home import home_directory
 from agent.live import observer_for
 from agent.questions import explain, what_if
 from agent.recorded import loaded_of
 from agent.replay import replay
-from agent.session import Options, home_directory, optimize
+from agent.session import Options, optimize
 from simulations.coverage import coverage_tables
 from simulations.repeatability import repeatability_table
 from tools.contracts import Evidence, EvidenceKind, Failed, Finding, Recipe
-from tools.evidence import EvidenceStore
+from tools.evidence import EVIDENCE, EvidenceStore
 from tools.hardware import detect, library_versions
 from tools.journal import Journal
 from tools.record import read_record
@@ -82,7 +83,7 @@ def _overheads(console: Console) -> None:
             table.add_row("a task in it", _ms(lambda: _echo(worker), 50))
         journal = Journal(home / "journal.jsonl")
         table.add_row("a journal entry, on disk", _ms(lambda: journal.append("note", {"text": "x" * 500}), 50))
-        store = EvidenceStore(home / "evidence.db")
+        store = EvidenceStore(home / EVIDENCE)
         numbers = iter(range(1000))
         table.add_row("an evidence row, on disk", _ms(lambda: store.put(_evidence(next(numbers))), 50))
     console.print(table)

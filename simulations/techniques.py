@@ -21,13 +21,13 @@ from typing import Any
 
 from rich.console import Console
 
+from agent.home import home_directory
 from agent.live import observer_for
 from agent.loading import TRAINING_LIMIT_S
 from agent.running import run_or_raise
-from agent.session import home_directory
 from tools.bench import Bench
 from tools.contracts import ComparisonResult, Evidence, EvidenceKind, Measured, Precision, Recipe, Step, WorkloadInfo
-from tools.evidence import EvidenceStore
+from tools.evidence import EVIDENCE, EvidenceStore
 from tools.hardware import detect, has_bf16_kernels, library_versions
 from tools.limits import BenchLimits
 from tools.machine import Machine
@@ -197,7 +197,7 @@ def measure(study: Study, home: Path, observer: Observer, rows: Sequence[Techniq
         spec, workload, flops = _load(study, home, heavy, observer)
         hardware = detect()
         evidence: list[Evidence] = []
-        store = EvidenceStore(home / "evidence.db")
+        store = EvidenceStore(home / EVIDENCE)
         bench = Bench(
             home=home,
             session=f"techniques-{secrets.token_hex(2)}",

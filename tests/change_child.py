@@ -1,9 +1,9 @@
 """What a process that is killed in the middle of a change runs: little is imported, since there are many of them."""
 
 import datetime as dt
-import os
-import signal
 from pathlib import Path
+
+from steps_support import Steps
 
 from tools.cluster import store as store_module
 from tools.cluster.client import HpaClient
@@ -39,36 +39,12 @@ class Time:
         self.events.append((self.now + dt.timedelta(seconds=seconds), what))
 
 
-class Steps:
-    """Counts what the process does to the world, and kills it at one of these moments.
+def run(home, cluster, digest, p99_ms, now, last, result):
+    """Bring a plan to its end; or die at step `last` of it. The file `result` tells that it came to the end.
 
     Each read, dry run, patch and event has a moment before and one after it; an event has one more, when its row is
     written and not committed yet.
     """
-
-    def __init__(self, last):
-        self.last = last
-        self.count = 0
-
-    def step(self):
-        self.count += 1
-        if self.count == self.last:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def around(self, owner, name):
-        function = getattr(owner, name)
-
-        def stepping(*args, **kwargs):
-            self.step()
-            result = function(*args, **kwargs)
-            self.step()
-            return result
-
-        setattr(owner, name, stepping)
-
-
-def run(home, cluster, digest, p99_ms, now, last, result):
-    """Bring a plan to its end; or die at step `last` of it. The file `result` tells that it came to the end."""
     steps = Steps(last)
     for name in ("read", "dry_run", "patch"):
         steps.around(HpaClient, name)

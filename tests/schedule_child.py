@@ -1,42 +1,22 @@
 """A schedule's process that is killed at one of its steps: little is imported, since there are many of them."""
 
-import os
-import signal
 import sqlite3
 import subprocess
 import urllib.request
 from pathlib import Path
 
+from steps_support import Steps
+
 import tools.outbox
 from agent.scheduling import daemon
 
 
-class Steps:
-    """Counts the moments at which a schedule changes something outside of itself, and kills it at one of them.
+class ScheduleSteps(Steps):
+    """The moments at which a schedule changes something outside of itself.
 
     There is one before and one after each commit to one of its databases, each process that it starts, and each event
     that it posts.
     """
-
-    def __init__(self, last):
-        self.last = last
-        self.count = 0
-
-    def step(self):
-        self.count += 1
-        if self.count == self.last:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def around(self, owner, name):
-        function = getattr(owner, name)
-
-        def stepping(*args, **kwargs):
-            self.step()
-            result = function(*args, **kwargs)
-            self.step()
-            return result
-
-        setattr(owner, name, stepping)
 
     def around_commits(self):
         steps, connect = self, sqlite3.connect
@@ -66,7 +46,7 @@ class Steps:
 def run(home, command, last, result):
     """Deal with what is due; or die at step `last` of it. The file `result` tells how many steps there were."""
     tools.outbox.CLAIM_S = 0.0  # else what was being sent is left alone for a minute
-    steps = Steps(last)
+    steps = ScheduleSteps(last)
     steps.around_commits()
     steps.around(subprocess, "Popen")
     steps.around(urllib.request.OpenerDirector, "open")

@@ -12,11 +12,12 @@ from simulations.chaos.checks import Kept, kept_in, lost
 from simulations.chaos.hook.sitecustomize import Plan, Point
 from simulations.chaos.lab import Case, Lab, Outcome, killed_at, times, unwell
 from simulations.chaos.runs import run
+from tools.evidence import EVIDENCE
 
 RAW = Point("task", "sync", "raw/.DIGEST.npz-RANDOM", "before")
 """A trial has measured everything, and is about to write it down."""
 ARTIFACT = Point("task", "rename", "artifacts/DIGEST", "before")
-COMMIT = Point("main", "commit", "evidence.db", "before")
+COMMIT = Point("main", "commit", EVIDENCE, "before")
 _FAULTS = {
     "node": "main process killed at a step of the graph",
     "commit": "main process killed in a commit",

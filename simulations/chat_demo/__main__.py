@@ -28,7 +28,7 @@ from simulations.chat_demo.script import P99_MS, PRICE_USD, script
 from simulations.openai_server import OpenAIServer
 from tools.cluster.store import PlanStore
 from tools.errors import InfertuneError
-from tools.evidence import EvidenceStore
+from tools.evidence import EVIDENCE, EvidenceStore
 from tools.record import RESULT, read_record
 from tools.result import SessionResult
 from tools.tracking.session import read_result
@@ -239,7 +239,7 @@ class _Demo:
 
 def _measurements(home: Path) -> int:
     """Return how many measurements the store has."""
-    return len(EvidenceStore(home / "evidence.db").rows())
+    return len(EvidenceStore(home / EVIDENCE).rows())
 
 
 def _to_stdout(text: str) -> None:

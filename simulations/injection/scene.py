@@ -44,7 +44,7 @@ from tools.contracts import (
     TrialResult,
     WorkloadInfo,
 )
-from tools.evidence import EvidenceStore
+from tools.evidence import EVIDENCE, EvidenceStore
 from tools.journal import Journal
 from tools.ledger import Ledger
 from tools.limits import BenchLimits
@@ -132,7 +132,7 @@ def make(home: Path, words: Words) -> Scene:
     journal.append("started", started.model_dump(mode="json"))
     loaded = Loaded(spec=view.spec, workload=view.workload, loading_s=1.0, training_s=0.0, limits=BenchLimits())
     journal.append("loaded", loaded.model_dump(mode="json"))
-    ledger, store = Ledger(journal), EvidenceStore(home / "evidence.db")
+    ledger, store = Ledger(journal), EvidenceStore(home / EVIDENCE)
     for evidence in view.evidence:
         store.put(evidence)
         ledger.use(evidence)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from agent.session import home_directory
+from agent.home import home_directory
 from simulations.search.grid import GRID_FILE, Grid, MeasuringProtocol, load_grid
 from simulations.search.race import SEEDS, describe, race, table
 from simulations.search.record import record
