@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from agent.endpoint import BASE_URL, KEY, MODEL, lacking
 from tools.cluster.text import shown
 from tools.contracts import AdviceResult, Exchange, Failed, Option, Verdict, WordingResult
 from tools.machine import INTERRUPTED
@@ -66,16 +67,12 @@ calls to approve something, and figures in words."""
 
 
 def configured() -> Settings | None:
-    """Return the endpoint that the environment names: INFERTUNE_MODEL, OPENAI_BASE_URL, OPENAI_API_KEY; None if none.
+    """Return the endpoint that the environment names; None where `agent.endpoint.lacking` says what it lacks."""
+    from agent.chat.model import Settings
 
-    Raises:
-        InfertuneError: the base URL is none.
-    """
-    from agent.chat.loop import settings_from
-
-    model, base_url, key = (os.environ.get(n) for n in ("INFERTUNE_MODEL", "OPENAI_BASE_URL", "OPENAI_API_KEY"))
-    settings, _ = settings_from(model, base_url, key, SILENT_S)
-    return settings
+    if lacking(os.environ) is not None:
+        return None
+    return Settings(os.environ[MODEL], os.environ.get(BASE_URL) or None, os.environ.get(KEY) or None, SILENT_S)
 
 
 class LanguageModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from enum import StrEnum
@@ -232,12 +233,13 @@ def _advisor() -> Settings:
         SpecError: it names none.
     """
     from agent.advisor import configured
+    from agent.endpoint import lacking
     from tools.errors import SpecError
 
     settings = configured()
     if settings is None:
         raise SpecError(
-            "no language model is configured.",
+            f"no language model is configured: {lacking(os.environ)}",
             where="--advisor",
             fix="Set INFERTUNE_MODEL, and OPENAI_BASE_URL or OPENAI_API_KEY; or leave the option out.",
         )

@@ -256,6 +256,7 @@ def test_old_runs_are_forgotten_and_stay_counted_apart_from_the_latest_and_what_
         ({"INFERTUNE_MODEL": "m"}, "neither OPENAI_BASE_URL nor OPENAI_API_KEY is set."),
         ({"INFERTUNE_MODEL": "m", "OPENAI_API_KEY": ""}, "neither OPENAI_BASE_URL nor OPENAI_API_KEY is set."),
         ({"OPENAI_API_KEY": "sk-s3cret"}, "INFERTUNE_MODEL is not set."),
+        ({"INFERTUNE_MODEL": "m", "OPENAI_BASE_URL": "s3cret.example:v1"}, "OPENAI_BASE_URL is no URL of an endpoint."),
         ({"INFERTUNE_MODEL": "m", "OPENAI_API_KEY": "sk-s3cret"}, None),
         ({"INFERTUNE_MODEL": "m", "OPENAI_BASE_URL": "http://user:s3cret@h/v1"}, None),
     ],

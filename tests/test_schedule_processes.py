@@ -102,6 +102,25 @@ def test_a_session_that_was_killed_too_is_resumed(home, command):
     assert ScheduleStore(home).runs(state="ended")[0].verdict == "MET"
 
 
+def test_a_run_that_is_taken_up_after_the_advisor_was_taken_away_goes_without_it(home, command, monkeypatch):
+    (home / "hang").touch()
+    monkeypatch.setenv("INFERTUNE_MODEL", "m")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    make_due(home, advisor=True)
+    with running(home, command) as schedule:
+        until((home / "calls").exists)
+        schedule.send_signal(signal.SIGTERM)
+        assert schedule.wait(30) == 0
+    monkeypatch.setenv("OPENAI_BASE_URL", "127.0.0.1:9")
+    (home / "hang").unlink()
+    once(home, command)
+    before, after = calls(home)
+    assert (before[0], after[0]) == ("optimize", "optimize")
+    assert "--advisor" in before
+    assert "--advisor" not in after
+    assert ScheduleStore(home).runs(state="ended")[0].verdict == "MET"
+
+
 def test_sigterm_ends_schedule_and_session_and_the_run_is_taken_up(home, command):
     (home / "hang").touch()
     make_due(home)

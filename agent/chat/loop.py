@@ -16,6 +16,7 @@ from agent.chat.menu import Menu
 from agent.chat.model import LONGEST_S, Endpoint, EndpointError, Settings, Usage, storable
 from agent.chat.terminal import Terminal
 from agent.chat.thread import Thread
+from agent.endpoint import BASE_URL, KEY, MODEL, is_base_url
 from tools.errors import InfertuneError
 
 LONGEST_LINE = 8_000
@@ -172,21 +173,11 @@ def settings_from(
     Raises:
         InfertuneError: the base URL is none.
     """
-    from urllib.parse import urlsplit
-
     if not model or not (base_url or key):
-        wanted = "INFERTUNE_MODEL" if base_url or key else "OPENAI_API_KEY or OPENAI_BASE_URL, and INFERTUNE_MODEL"
+        wanted = MODEL if base_url or key else f"{KEY} or {BASE_URL}, and {MODEL}"
         return None, f"No model is configured (set {wanted}), so here is a menu of what the chat can tell."
-    if base_url is not None:
-        try:
-            parts = urlsplit(base_url)
-            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            usable = False
-        if not usable:
-            raise InfertuneError(
-                "is no URL of an endpoint.", where="OPENAI_BASE_URL", fix="Such as http://localhost:8000/v1"
-            )
+    if base_url is not None and not is_base_url(base_url):
+        raise InfertuneError("is no URL of an endpoint.", where=BASE_URL, fix="Such as http://localhost:8000/v1")
     return Settings(model, base_url, key or None, timeout_s, longest_s=max(LONGEST_S, timeout_s)), None
 
 

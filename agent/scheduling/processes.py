@@ -19,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from agent.endpoint import lacking
 from agent.scheduling.store import Entry, Run
 from agent.sessions import folders
 from tools.contracts import Verdict, digest_of
@@ -196,7 +197,7 @@ class Processes:
 
 def _wishes(entry: Entry, run: Run, budget_s: float | None) -> list[str]:
     wishes = [] if budget_s is None else ["--time-budget", f"{budget_s:.0f}"]
-    if run.advisor:
+    if run.advisor and lacking(os.environ) is None:  # it may be gone since the run began
         wishes.append("--advisor")
     if entry.auto_approve_within is not None:
         wishes += ["--auto-approve-within", entry.auto_approve_within]

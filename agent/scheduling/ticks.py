@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from agent.endpoint import lacking
 from agent.scheduling.processes import FAILED, USER_ERROR, Ended
 from agent.scheduling.store import SETTLED, Entry, Run, ScheduleStore, State
 from agent.scheduling.times import day_begin, loud_s, quiet_until, zone
@@ -160,8 +161,8 @@ class Ticker:
             why = refusal or " ".join(("Nothing has changed that matters.", *judgement.notes))
             self._pass_over(entry, due, "skipped", why)
             return True
-        lacking = lacking_for_advisor(os.environ) if entry.advisor else None
-        notes = () if lacking is None else (f"Without an advisor: {lacking}",)
+        without = lacking(os.environ) if entry.advisor else None
+        notes = () if without is None else (f"Without an advisor: {without}",)
         self._say(f"{entry.name}: running. {' '.join((*(reason.text for reason in judgement.reasons), *notes))}")
         run = self._store.note(
             Run(
@@ -171,7 +172,7 @@ class Ticker:
                 begun_s=now.timestamp(),
                 reasons=judgement.reasons,
                 facts=judgement.known,
-                advisor=entry.advisor and lacking is None,
+                advisor=entry.advisor and without is None,
                 notes=notes,
             )
         )
@@ -257,15 +258,6 @@ class Ticker:
         if entry.webhook is not None:
             said = {"event": event, "at": self._now("UTC").isoformat(timespec="seconds"), "workload": entry.name}
             self._outbox.put(identity, entry.webhook, {**said, "target": entry.target, **content})
-
-
-def lacking_for_advisor(environment: Mapping[str, str]) -> str | None:
-    """Return what an advisor lacks in this environment, in a sentence that tells no value; None if it has all."""
-    if not environment.get("INFERTUNE_MODEL"):
-        return "INFERTUNE_MODEL is not set."
-    if not (environment.get("OPENAI_BASE_URL") or environment.get("OPENAI_API_KEY")):
-        return "neither OPENAI_BASE_URL nor OPENAI_API_KEY is set."
-    return None
 
 
 def _least(*limits: float | None) -> float | None:
