@@ -196,6 +196,37 @@ def test_a_trial_of_sequences_times_batches_of_many_lengths(kinds, tmp_path):
     assert np.load(tmp_path / "raw.npz")["output_1"].shape == (24, 12, 3)
 
 
+def test_what_is_clearly_slower_is_given_up_unless_it_is_wanted_to_the_end(kinds, tmp_path):
+    info = kinds.workload("encoder", "texts")
+
+    def tried(reference, **wanted):
+        told = run_trial(
+            workload=info.model_dump(mode="json"),
+            artifact=info.source.model_dump(mode="json"),
+            recipe=Recipe(runtime="eager").model_dump(mode="json"),
+            batch_sizes=[1],
+            threads=1,
+            point_max_s=60.0,
+            enough_s=0.1,
+            raw=str(tmp_path / "raw.npz"),
+            reference=reference,
+            with_accuracy=True,
+            build_s=0.0,
+            tolerate_noise=True,
+            **wanted,
+        )
+        return TrialResult.model_validate(told)
+
+    tried(None)
+    saved = dict(np.load(tmp_path / "raw.npz"))
+    np.savez(tmp_path / "baseline.npz", **saved | {"latency_ms_1": np.full(300, 1e-6)})
+    reference = str(tmp_path / "baseline.npz")
+    abandoned, whole = tried(reference), tried(reference, to_the_end=True)
+    assert "its median is clearly above 1e-06 ms: it was timed with" in abandoned.given_up
+    assert whole.given_up is None
+    assert whole.points[0].latency_ms.p99.n >= 300
+
+
 def test_edge_cases_of_sequences_vary_the_length_and_leave_the_mask_alone(kinds):
     info = kinds.workload("encoder", "texts")
     found = EdgeCaseResult.model_validate(

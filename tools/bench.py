@@ -64,6 +64,7 @@ class Bench(Inquiry):
         attempt: int = 1,
         give_up_ms: float | None = None,
         give_up_drop: float | None = None,
+        to_the_end: bool = False,
     ) -> Evidence:
         """Build a candidate and measure it at one batch size, with its accuracy on the held-out items.
 
@@ -76,8 +77,9 @@ class Bench(Inquiry):
             attempt: counts up when a trial is repeated, because it was unstable, or given up.
             give_up_ms: a median clearly above this is not measured to the end.
             give_up_drop: nor is an accuracy that clearly drops by more than this.
+            to_the_end: whether to measure even what is clearly slower than the baseline to the end.
         """
-        limits = {"give_up_ms": give_up_ms, "give_up_drop": give_up_drop}
+        limits = {"give_up_ms": give_up_ms, "give_up_drop": give_up_drop, "to_the_end": to_the_end or None}
         return self._measure(
             EvidenceKind.TRIAL,
             recipe,

@@ -52,6 +52,7 @@ def run_trial(
     tolerate_noise: bool = False,
     give_up_ms: float = math.inf,
     give_up_drop: float = math.inf,
+    to_the_end: bool = False,
 ) -> dict[str, Any]:
     """Measure a candidate and write its raw samples.
 
@@ -71,6 +72,7 @@ def run_trial(
         tolerate_noise: keep what was timed while other processes took the CPUs.
         give_up_ms: a candidate whose median at the first batch size is clearly above this is measured no further.
         give_up_drop: likewise one whose metric clearly drops by more.
+        to_the_end: whether to measure even what is clearly slower than the baseline, which is given up otherwise.
 
     Returns:
         A `TrialResult`, dumped.
@@ -84,7 +86,7 @@ def run_trial(
     load_ms = 0.0
     found = find_counter()
     energy = found if isinstance(found, EnergyCounter) else None
-    ceiling_ms = min(_ceiling_ms(reference, batch_sizes[0]), give_up_ms)
+    ceiling_ms = min(math.inf if to_the_end else _ceiling_ms(reference, batch_sizes[0]), give_up_ms)
     limits = SamplingLimits(max_s=point_max_s, enough_s=enough_s, hopeless_above_ms=ceiling_ms)
     given_up: str | None = None
     for size in _accepted(batch_sizes, made):
