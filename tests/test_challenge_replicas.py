@@ -8,6 +8,7 @@ from recorded_support import EAGER, INT8, view
 from sample_result import PRICE_USD, scaling
 from tests_support import measured_trial
 
+from agent.climb import CALLS
 from tools.bench import NotMeasuredError
 from tools.challenge import StepOutcome, replicas_step
 from tools.contracts import Evidence, Finding
@@ -98,3 +99,40 @@ def test_what_was_given_up_as_often_as_it_may_be_tried_is_told_as_given_up(tmp_p
         f"There are no figures of it. {recipe.name[0].upper()}{recipe.name[1:]} was given up: its"
     )
     assert set(told.evidence) == {e.id for e in elsewhere}
+
+
+def with_p99(trial, high_ms, n=400):
+    """Return a trial of so many calls, whose p99 may be as high as that at each batch size."""
+
+    def wider(point):
+        p50, p99 = point.latency_ms.p50, point.latency_ms.p99
+        seen = {"p50": p50.model_copy(update={"n": n}), "p99": p99.model_copy(update={"high": high_ms, "n": n})}
+        return point.model_copy(update={"latency_ms": point.latency_ms.model_copy(update=seen)})
+
+    result = trial.outcome.result
+    result = result.model_copy(update={"points": tuple(wider(point) for point in result.points)})
+    body = trial.model_dump(exclude={"id", "outcome"})
+    return Evidence.of(Finding(**body, outcome=trial.outcome.model_copy(update={"result": result})))
+
+
+def test_a_p99_that_few_calls_bound_is_measured_with_many_before_its_step_is_judged(tmp_path):
+    recorded, recipe = Recorded(tmp_path), TRIED["ort-int8"]
+    session = evidence_of_times(TIMES_MS)
+    alone, sweep = (e for e in session if e.recipe == recipe)
+    known = [*(e for e in session if e.recipe != recipe), with_p99(alone, 30.0)]
+    with pytest.raises(NotMeasuredError) as asked:
+        recorded.climb(known).steps()
+    assert asked.value.recipe == recipe
+    assert (asked.value.parameters["batch_sizes"], asked.value.parameters["calls"]) == ([1], CALLS)
+    many = answered(asked.value, with_p99(measured_trial(recipe, 3.0, sweep=True), 4.0, n=CALLS))
+    told = {s.name: s for s in recorded.climb([*known, sweep], elsewhere=[many]).steps()}["INT8"]
+    assert told.figures.p99_ms.high == 4.0, told.why
+    assert many.id in told.evidence
+
+
+def test_no_p99_is_measured_with_many_calls_once_the_time_is_up(tmp_path):
+    recorded = Recorded(tmp_path)
+    known = [with_p99(e, 1000.0) for e in evidence_of_times(TIMES_MS)]
+    climb = recorded.climb(known)
+    climb._until_s = 0.0
+    assert climb.steps()[0].figures.p99_ms.high == 1000.0

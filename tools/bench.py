@@ -106,6 +106,18 @@ class Bench(Inquiry):
             enough_s=self.limits.longer_s,
         )
 
+    def tail(self, recipe: Recipe, batch_size: int, calls: int) -> Evidence:
+        """Measure one batch size with so many calls that they bound its p99 closely, if `limits.tail_s` allows them."""
+        return self._measure(
+            EvidenceKind.SWEEP,
+            recipe,
+            [batch_size],
+            None,
+            with_accuracy=False,
+            point_s=self.limits.tail_s,
+            calls=calls,
+        )
+
     def compare(
         self, rival: Evidence, rival_batch: int, candidate: Evidence, candidate_batch: int, *, attempt: int = 1
     ) -> Evidence:
@@ -275,6 +287,7 @@ class Bench(Inquiry):
         with_accuracy: bool,
         point_s: float | None = None,
         enough_s: float | None = None,
+        calls: int | None = None,
         attempt: int = 1,
         give_up: Mapping[str, float] | None = None,
     ) -> Evidence:
@@ -288,6 +301,7 @@ class Bench(Inquiry):
             "enough_s": enough_s,
             "tolerate_noise": self.limits.tolerate_noise,
             "attempt": attempt,
+            **({} if calls is None else {"calls": calls}),
         }
 
         self._recall_builds(recipe)
@@ -311,6 +325,7 @@ class Bench(Inquiry):
                 "enough_s": point_s if enough_s is None else enough_s,
                 "tolerate_noise": self.limits.tolerate_noise,
                 "build_s": time.perf_counter() - before,
+                **({} if calls is None else {"calls": calls}),
                 **(give_up or {}),
             }
             needs_torch = get_runtime(recipe.runtime).needs_torch

@@ -16,6 +16,8 @@ class BenchLimits(Contract):
     """For one batch size of a sweep."""
     longer_s: float = 10.0
     """For a leader that is measured for longer, once there are enough calls to bound its p99."""
+    tail_s: float = 20.0
+    """For a batch size whose p99 is wanted closely."""
     comparison_processes: int = 7
     comparison_rounds: int = 1
     """In each process of a comparison."""

@@ -22,7 +22,14 @@ from tools.measure.energy import EnergyCounter, find_counter
 from tools.measure.latency import Sampled, SamplingLimits, sample
 from tools.measure.noise import NoiseMeter
 from tools.measure.served import load_for, load_runner
-from tools.measure.statistics import latency, paired_drop, quantile_interval, score_interval, throughput
+from tools.measure.statistics import (
+    P99_MIN_SAMPLES,
+    latency,
+    paired_drop,
+    quantile_interval,
+    score_interval,
+    throughput,
+)
 from tools.runtimes import Runtime, get_runtime
 from tools.worker import emit, stage
 from tools.workloads.sequences import Cycle, joined, served_batch, trimmed, varying_outputs
@@ -49,6 +56,7 @@ def run_trial(
     with_accuracy: bool,
     build_s: float,
     enough_s: float = math.inf,
+    calls: int = P99_MIN_SAMPLES + 1,
     tolerate_noise: bool = False,
     give_up_ms: float = math.inf,
     give_up_drop: float = math.inf,
@@ -69,6 +77,7 @@ def run_trial(
         with_accuracy: whether to run the evaluation items.
         build_s: what making the artifact cost, for the record.
         enough_s: how long to go on, once there are enough samples for a p99, until the median settles.
+        calls: at least so many are timed at each batch size, if the time allows.
         tolerate_noise: keep what was timed while other processes took the CPUs.
         give_up_ms: a candidate whose median at the first batch size is clearly above this is measured no further.
         give_up_drop: likewise one whose metric clearly drops by more.
@@ -87,7 +96,7 @@ def run_trial(
     found = find_counter()
     energy = found if isinstance(found, EnergyCounter) else None
     ceiling_ms = min(math.inf if to_the_end else _ceiling_ms(reference, batch_sizes[0]), give_up_ms)
-    limits = SamplingLimits(max_s=point_max_s, enough_s=enough_s, hopeless_above_ms=ceiling_ms)
+    limits = SamplingLimits(min_samples=calls, max_s=point_max_s, enough_s=enough_s, hopeless_above_ms=ceiling_ms)
     given_up: str | None = None
     for size in _accepted(batch_sizes, made):
         stage(f"loading at batch {size}")
