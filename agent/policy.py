@@ -11,7 +11,7 @@ from tools.contracts import EvidenceKind, ModelFormat, Option, Recipe
 from tools.selection import Configured, breaches, configurations, figure, final_choice, rivals, unsettled
 from tools.view import SessionView, Tried
 
-POLICY_VERSION = "4"
+POLICY_VERSION = "5"
 BUDGET_SHARE = 0.85
 """Of the session's time: past this the policy proposes no new experiment, so that choosing and confirming still fit."""
 THRESHOLD = 0.03
@@ -76,6 +76,15 @@ def _trials_left(view: SessionView) -> int | None:
     return None if most is None else most - len(view.of_kind(EvidenceKind.TRIAL))
 
 
+def _trial_share_s(view: SessionView) -> float:
+    """Return what a trial counts for at least: its share of the whole time, whatever of that is used already.
+
+    What a session decides must follow from its evidence: a second one finds the same in no time, and decides alike.
+    """
+    trials = _trials_left(view)
+    return 0.0 if trials is None else BUDGET_SHARE * view.spec.budget.time_s / max(trials, 1)
+
+
 def _yardsticks(view: SessionView) -> Proposal | None:
     """The same arithmetic on the usual inference runtimes: what everything else will have to beat."""
     new = tuple(r for r in yardsticks(view) if r.digest not in view.tried)
@@ -100,7 +109,7 @@ def _search(view: SessionView) -> tuple[Proposal | None, str]:
         set(problem.built),
         threshold=THRESHOLD,
         left_s=left_s,
-        trials_left=_trials_left(view),
+        trial_share_s=_trial_share_s(view),
     )
     if choice.candidate is None:
         return None, choice.reason

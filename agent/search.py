@@ -36,8 +36,6 @@ LEAST_CHANCE = 0.1
 """A candidate that is less likely than this to improve by the threshold is not worth trying."""
 LIKENESS_WEIGHT = 2.0
 """How many likenesses the prior belief in a candidate's feasibility is worth."""
-_LONG_S = 1e9
-"""Stands for seconds without a limit."""
 FULL_PRECISION = frozenset({"fp32", "bf16", "fp16"})
 """A student that is not accurate enough in one of these is not in any other format, but for luck."""
 LUCK = 0.03
@@ -124,7 +122,7 @@ def next_candidate(
     *,
     threshold: float = 0.03,
     left_s: float = math.inf,
-    trials_left: int | None = None,
+    trial_share_s: float = 0.0,
 ) -> Choice:
     """Choose the next candidate, or stop.
 
@@ -134,14 +132,13 @@ def next_candidate(
         built: names of the parts that are there already.
         threshold: an improvement of ln(figure) below this is not worth a trial.
         left_s: seconds that are left; what is expected to cost more is not chosen.
-        trials_left: that may still be made, at least 1; None for no limit. Where trials are scarcer than seconds, one
-            counts as its share of the seconds even if it takes less.
+        trial_share_s: what a trial counts for even if it takes less, where trials are scarcer than seconds: of all
+            seconds its share.
 
     Returns:
         The choice, with a sentence that says why.
     """
-    least_s = 0.0 if trials_left is None else min(left_s / trials_left, _LONG_S)
-    prospects = prospects_of(candidates, seen, built, threshold, least_s=least_s)
+    prospects = prospects_of(candidates, seen, built, threshold, trial_share_s=trial_share_s)
     if not prospects:
         return Choice(None, "everything that could be tried was tried")
     worth = [p for p in prospects if p.chance >= LEAST_CHANCE]
@@ -180,7 +177,7 @@ def prospects_of(
     built: set[str],
     threshold: float,
     *,
-    least_s: float = 0.0,
+    trial_share_s: float = 0.0,
 ) -> list[Prospect]:
     """Return what is to be expected of each candidate that was not measured, the most rewarding a second first.
 
@@ -189,7 +186,7 @@ def prospects_of(
         seen: see there.
         built: see there.
         threshold: see there.
-        least_s: seconds that each trial counts for at least.
+        trial_share_s: see there.
     """
     measured = {s.key for s in seen}
     open_ones = [c for c in candidates if c.key not in measured]
@@ -221,7 +218,11 @@ def prospects_of(
                 seconds=seconds,
             )
         )
-    return sorted(found, key=lambda p: (-p.improvement / max(p.seconds, least_s * p.candidate.trials), p.candidate.key))
+
+    def reward(prospect: Prospect) -> float:
+        return prospect.improvement / max(prospect.seconds, trial_share_s * prospect.candidate.trials)
+
+    return sorted(found, key=lambda p: (-reward(p), p.candidate.key))
 
 
 def posterior(wanted: Sequence[Candidate], known: Sequence[Candidate], seen: Sequence[Seen]) -> tuple[Array, Array]:

@@ -179,6 +179,18 @@ def test_after_the_last_allowed_trial_batch_sizes_are_measured_and_the_leader_is
     assert [p.node for p in walked] == ["runtime_evaluation", "batch_tuning", "confirmation"]
 
 
+def test_how_long_it_took_changes_no_decision_while_there_is_time():
+    now = view()
+    search = now.spec.search.model_copy(update={"max_trials": 6})
+    few = replace(now, spec=now.spec.model_copy(update={"search": search}))
+    evidence = [measured_trial(POLICY.baseline(few), 12.0)]
+    yardsticks = POLICY.next(replace(few, evidence=tuple(evidence))).recipes
+    evidence += [measured_trial(recipe, usual_ms(recipe)) for recipe in yardsticks]
+    decided = [POLICY.next(replace(few, evidence=tuple(evidence), elapsed_s=s)) for s in (1.0, 300.0, 600.0, 700.0)]
+    assert decided[0].considered
+    assert all(proposal == decided[0] for proposal in decided)
+
+
 def test_what_was_considered_is_told_with_what_is_expected_of_it():
     proposal = walk(view(), {})[1]
     assert proposal.considered

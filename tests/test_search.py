@@ -170,9 +170,9 @@ def test_where_trials_are_scarcer_than_seconds_the_largest_improvement_comes_fir
     slow, quick, base = candidate("b", gain=2.0, measure_s=50.0), candidate("c", gain=1.0), candidate("a")
     seen = [Seen(base.key, 0.0, 0.02, feasible=True)]
     assert next_candidate([base, slow, quick], seen, set(), left_s=400.0).candidate is quick
-    assert next_candidate([base, slow, quick], seen, set(), left_s=400.0, trials_left=1).candidate is slow
-    assert next_candidate([base, slow, quick], seen, set(), trials_left=1).candidate is slow
-    assert next_candidate([base, slow, quick], seen, set(), left_s=400.0, trials_left=1000).candidate is quick
+    assert next_candidate([base, slow, quick], seen, set(), left_s=400.0, trial_share_s=400.0).candidate is slow
+    assert next_candidate([base, slow, quick], seen, set(), trial_share_s=1e9).candidate is slow
+    assert next_candidate([base, slow, quick], seen, set(), left_s=400.0, trial_share_s=0.4).candidate is quick
 
 
 def test_a_student_that_is_not_accurate_in_full_precision_is_not_tried_in_other_formats():

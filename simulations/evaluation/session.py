@@ -56,12 +56,10 @@ class Policy(Infertune):
         self._thought: dict[tuple[float, tuple[Cell, ...]], Choice] = {}
         self._made: dict[tuple[tuple[str, float], ...], list[Candidate]] = {}
 
-    def choice(
-        self, history: Sequence[Observation], left_s: float = math.inf, trials_left: int | None = None
-    ) -> Choice:
+    def choice(self, history: Sequence[Observation], left_s: float = math.inf, trial_share_s: float = 0.0) -> Choice:
         """Return what is tried next, as `agent.policy` has it, with all prospects."""
-        if trials_left is not None:
-            return self.best_choice(history, left_s, trials_left)
+        if trial_share_s:
+            return self.best_choice(history, left_s, trial_share_s)
         found = self._thought_of(history, math.inf)
         costs_s = {p.candidate.key: p.seconds for p in found.prospects}
         if found.candidate is None or costs_s[found.candidate.key] <= left_s:
@@ -169,7 +167,7 @@ class GridSession:
         """Let the policy search to its own end: nothing is worth a trial, or the time it may use is used."""
         while self.elapsed_s <= BUDGET_SHARE * self.time_s and not self._trials_used:
             left_s = BUDGET_SHARE * self.time_s - self.elapsed_s
-            choice = self._policy.choice(self.history, left_s, self._trials_left)
+            choice = self._policy.choice(self.history, left_s, self._trial_share_s)
             if choice.candidate is None:
                 self.ended = choice.reason
                 return
@@ -199,6 +197,10 @@ class GridSession:
     @property
     def _trials_left(self) -> int | None:
         return None if self._most_trials is None else self._most_trials - len(self.trials)
+
+    @property
+    def _trial_share_s(self) -> float:
+        return 0.0 if self._trials_left is None else BUDGET_SHARE * self.time_s / self._trials_left
 
     @property
     def _trials_used(self) -> bool:

@@ -42,14 +42,14 @@ class Infertune:
         return None if candidate is None else self._cells[candidate.key]
 
     def best_choice(
-        self, history: Sequence[Observation], left_s: float = math.inf, trials_left: int | None = None
+        self, history: Sequence[Observation], left_s: float = math.inf, trial_share_s: float = 0.0
     ) -> Choice:
         """Return what `agent.search` makes of a history.
 
         Args:
             history: what was seen so far, in order; the first is the model as given.
             left_s: as for `agent.search.next_candidate`.
-            trials_left: likewise.
+            trial_share_s: likewise.
         """
         first = history[0]
         seen = [
@@ -64,7 +64,7 @@ class Infertune:
         ]
         built = {part for one in history for part in one.cell.parts}
         candidates = self._candidates(self._expected_s(history), first)
-        return next_candidate(candidates, seen, built, left_s=left_s, trials_left=trials_left)
+        return next_candidate(candidates, seen, built, left_s=left_s, trial_share_s=trial_share_s)
 
     def _candidates(self, expected_s: Mapping[str, float], first: Observation) -> list[Candidate]:
         return [self._candidate(cell, expected_s, first) for cell in self._cells.values()]
