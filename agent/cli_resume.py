@@ -75,7 +75,7 @@ def sync(
 ) -> None:
     """Complete the record in MLflow of sessions that it missed.
 
-    They ended while it was away. Each is recorded once.
+    They ended while it was away, or its database was lost. Each is recorded once.
     """
     from agent.sessions import find, folders
     from agent.sync import sync as run

@@ -1,9 +1,12 @@
-"""Complete the record in MLflow of sessions that ended while it was away."""
+"""Complete the record in MLflow of sessions that ended while it was away, or whose record was lost since."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from agent.session import alone, read_result
 from tools.errors import InfertuneError
@@ -12,12 +15,15 @@ from tools.machine import Machine
 from tools.mirror import mirror, render, save
 from tools.observer import Silent
 from tools.record import JOURNAL, State, read_record
+from tools.sqlite import path_of_uri
 from tools.tracking.store import with_account
 from tools.worker import LIGHT_MODULES, Worker
 
 
 def sync(folders: list[Path], tracking_uri: str | None) -> Iterator[tuple[str, bool]]:
-    """Record each finished session that MLflow does not have yet.
+    """Record each finished session that MLflow does not have.
+
+    Of a store in a file it is looked up whether it still has what was recorded; a server is believed.
 
     Args:
         folders: of the sessions.
@@ -31,8 +37,23 @@ def sync(folders: list[Path], tracking_uri: str | None) -> Iterator[tuple[str, b
             record = read_record(folder)
         except InfertuneError:
             continue  # made by an earlier version, or damaged: `sessions` says so
-        if record.state is State.FINISHED and record.recorded.get("run_id") is None:
+        if record.state is State.FINISHED and not _is_there(record.recorded):
             yield _sync(folder, tracking_uri or with_account(record.started.tracking_uri))
+
+
+def _is_there(recorded: Mapping[str, Any]) -> bool:
+    """Return whether what was recorded is in MLflow, as far as that can be told; deleted by a person, it is."""
+    if recorded.get("run_id") is None:
+        return False
+    path = path_of_uri(recorded["tracking_uri"])
+    if path is None:
+        return True
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as store:
+            found = store.execute("SELECT 1 FROM runs WHERE run_uuid = ?", [recorded["run_id"]]).fetchone()
+    except sqlite3.Error:  # the file is gone, or damaged, or was made anew
+        return False
+    return found is not None
 
 
 def _sync(folder: Path, tracking_uri: str) -> tuple[str, bool]:

@@ -311,6 +311,14 @@ def test_a_session_that_mlflow_missed_is_recorded_later_exactly_once(infertune, 
     with contextlib.closing(sqlite3.connect(home / "mlflow.db")) as connection:
         query = "SELECT count(*) FROM tags WHERE key = 'infertune.complete' AND value = 'true'"
         assert connection.execute(query).fetchone() == (1,)
+    # and if the database was lost, or moved away because it was damaged
+    for file in home.glob("mlflow.db*"):
+        file.rename(file.with_name(f"lost-{file.name}"))
+    answer = infertune("sync", "--home", home, "--tracking-uri", store)
+    assert f"{folder.name}  recorded as run " in answer.out
+    assert recorded.mlflow.run_id not in answer.out
+    again = infertune("sync", "--home", home, "--tracking-uri", store)
+    assert again.out == "Nothing to do: MLflow has every finished session.\n"
 
 
 def test_what_a_session_rests_on_is_in_the_store(home):
