@@ -12,18 +12,17 @@ from agent.session import alone, read_result
 from tools.errors import InfertuneError
 from tools.journal import Journal
 from tools.machine import Machine
-from tools.mirror import mirror, render, save
+from tools.mirror import EXAMPLE, mirror, render, save
 from tools.observer import Silent
 from tools.record import JOURNAL, State, read_record
-from tools.sqlite import path_of_uri
-from tools.tracking.store import with_account
+from tools.tracking.store import local_store, local_tracking_uri, with_account
 from tools.worker import LIGHT_MODULES, Worker
 
 
 def sync(folders: list[Path], tracking_uri: str | None) -> Iterator[tuple[str, bool]]:
     """Record each finished session that MLflow does not have.
 
-    Of a store in a file it is looked up whether it still has what was recorded; a server is believed.
+    Of the home directory's own store it is looked up whether it still has what was recorded; others are believed.
 
     Args:
         folders: of the sessions.
@@ -37,19 +36,19 @@ def sync(folders: list[Path], tracking_uri: str | None) -> Iterator[tuple[str, b
             record = read_record(folder)
         except InfertuneError:
             continue  # made by an earlier version, or damaged: `sessions` says so
-        if record.state is State.FINISHED and not _is_there(record.recorded):
+        if record.state is State.FINISHED and not _is_there(folder, record.recorded):
             yield _sync(folder, tracking_uri or with_account(record.started.tracking_uri))
 
 
-def _is_there(recorded: Mapping[str, Any]) -> bool:
+def _is_there(folder: Path, recorded: Mapping[str, Any]) -> bool:
     """Return whether what was recorded is in MLflow, as far as that can be told; deleted by a person, it is."""
     if recorded.get("run_id") is None:
         return False
-    path = path_of_uri(recorded["tracking_uri"])
-    if path is None:
-        return True
+    home = folder.parents[1]
+    if recorded["tracking_uri"] != local_tracking_uri(home) or not (folder / EXAMPLE).exists():
+        return True  # without the example it was imported: its own home has the record
     try:
-        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as store:
+        with contextlib.closing(sqlite3.connect(f"{local_store(home).as_uri()}?mode=ro", uri=True)) as store:
             found = store.execute("SELECT 1 FROM runs WHERE run_uuid = ?", [recorded["run_id"]]).fetchone()
     except sqlite3.Error:  # the file is gone, or damaged, or was made anew
         return False

@@ -319,6 +319,13 @@ def test_a_session_that_mlflow_missed_is_recorded_later_exactly_once(infertune, 
     assert recorded.mlflow.run_id not in answer.out
     again = infertune("sync", "--home", home, "--tracking-uri", store)
     assert again.out == "Nothing to do: MLflow has every finished session.\n"
+    # but not a session that somebody exported, whose data are elsewhere, as its record is
+    (home / "mlflow.db").unlink()
+    example = (folder / "example.npz").rename(home / "example.npz")
+    again = infertune("sync", "--home", home, "--tracking-uri", store)
+    example.rename(folder / "example.npz")
+    assert again.out == "Nothing to do: MLflow has every finished session.\n"
+    assert not (home / "mlflow.db").exists()
 
 
 def test_what_a_session_rests_on_is_in_the_store(home):

@@ -20,7 +20,8 @@ from tools.worker import Returned, TaskOutcome
 REPORT_LIMIT_S = 120.0
 RECORD_LIMIT_S = 300.0
 """An MLflow server that does not answer costs minutes, and then a note: `infertune sync` completes the record."""
-_EXAMPLE = "example.npz"
+EXAMPLE = "example.npz"
+"""Two items of the data, in the folder of a session that ran on this machine: no export has them."""
 
 
 def save(result: SessionResult, folder: Path) -> None:
@@ -40,7 +41,7 @@ def write_example(workload: WorkloadInfo, folder: Path) -> None:
 
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **batch_of(workload.evaluation, 2))  # type: ignore[arg-type]
-    write_file(folder / _EXAMPLE, buffer.getvalue())
+    write_file(folder / EXAMPLE, buffer.getvalue())
 
 
 def render(result: SessionResult, folder: Path, machine: Machine) -> str | None:
@@ -54,7 +55,7 @@ def mirror(folder: Path, tracking_uri: str, machine: Machine) -> MlflowRef:
     """Record a finished session in MLflow, unless it is there already; says why where that fails."""
     outcome = machine.background(
         "tools.tracking:record_task",
-        {"session_dir": str(folder), "example": str(folder / _EXAMPLE), "tracking_uri": tracking_uri},
+        {"session_dir": str(folder), "example": str(folder / EXAMPLE), "tracking_uri": tracking_uri},
         label="mlflow",
         limit_s=RECORD_LIMIT_S,
     )
@@ -72,7 +73,7 @@ def mirror_challenge(folder: Path, tracking_uri: str, machine: Machine) -> str |
     """Record a session's challenge in MLflow; returns why that was not possible, if it was not."""
     outcome = machine.background(
         "tools.tracking:record_challenge_task",
-        {"session_dir": str(folder), "example": str(folder / _EXAMPLE), "tracking_uri": tracking_uri},
+        {"session_dir": str(folder), "example": str(folder / EXAMPLE), "tracking_uri": tracking_uri},
         label="mlflow",
         limit_s=RECORD_LIMIT_S,
     )

@@ -46,9 +46,14 @@ def with_account(recorded: str) -> str:
     return now if public_uri(now) == recorded else recorded
 
 
+def local_store(home: Path) -> Path:
+    """Return the SQLite store in the home directory."""
+    return home.resolve() / "mlflow.db"
+
+
 def local_tracking_uri(home: Path) -> str:
-    """Return the URI of the SQLite store in the home directory."""
-    return f"sqlite:///{home.resolve() / 'mlflow.db'}"
+    """Return its URI."""
+    return f"{_SQLITE}{local_store(home)}"
 
 
 def artifact_root(home: Path) -> Path:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from tools.tracking.errors import TrackingError, public_uri
-from tools.tracking.store import artifact_root, local_tracking_uri, quiet_environment
+from tools.tracking.store import artifact_root, local_store, local_tracking_uri, quiet_environment
 
 
 def ui_command(home: Path, host: str = "127.0.0.1", port: int = 5000) -> list[str]:
@@ -36,7 +36,7 @@ def serve_ui(home: Path, host: str = "127.0.0.1", port: int = 5000) -> int:
     Raises:
         TrackingError: there is no store yet, or the port is taken.
     """
-    store = home / "mlflow.db"
+    store = local_store(home)
     if not store.is_file():
         elsewhere = os.environ.get("MLFLOW_TRACKING_URI")
         raise TrackingError(
