@@ -175,53 +175,39 @@ def test_a_model_that_branches_on_its_data_is_refused_by_the_exporter_and_runs_i
     kinds.artifact("branching", ("script",))  # one branch is frozen; what that costs is measured
 
 
+def trial_of(info, raw, **asked):
+    """Measure a workload as it is on PyTorch."""
+    common = {"batch_sizes": [1], "threads": 1, "reference": None, "with_accuracy": True, "build_s": 0.0}
+    told = run_trial(
+        **{
+            "workload": info.model_dump(mode="json"),
+            "artifact": info.source.model_dump(mode="json"),
+            "recipe": Recipe(runtime="eager").model_dump(mode="json"),
+            "raw": str(raw),
+            "tolerate_noise": True,
+            **common,
+            **asked,
+        }
+    )
+    return TrialResult.model_validate(told)
+
+
 def test_a_trial_of_sequences_times_batches_of_many_lengths(kinds, tmp_path):
     info = kinds.workload("encoder", "texts")
-    result = run_trial(
-        workload=info.model_dump(mode="json"),
-        artifact=info.source.model_dump(mode="json"),
-        recipe=Recipe(runtime="eager", settings={"max_length": 6}).model_dump(mode="json"),
-        batch_sizes=[1],
-        threads=1,
-        point_max_s=0.05,
-        raw=str(tmp_path / "raw.npz"),
-        reference=None,
-        with_accuracy=True,
-        build_s=0.0,
-        tolerate_noise=True,
-    )
-    parsed = TrialResult.model_validate(result)
+    shorter = Recipe(runtime="eager", settings={"max_length": 6}).model_dump(mode="json")
+    parsed = trial_of(info, tmp_path / "raw.npz", recipe=shorter, point_max_s=0.05)
     assert parsed.points[0].latency_ms.p50.n >= 10
     assert parsed.accuracy.value.n == 24
     assert np.load(tmp_path / "raw.npz")["output_1"].shape == (24, 12, 3)
 
 
 def test_what_is_clearly_slower_is_given_up_unless_it_is_wanted_to_the_end(kinds, tmp_path):
-    info = kinds.workload("encoder", "texts")
-
-    def tried(reference, **wanted):
-        told = run_trial(
-            workload=info.model_dump(mode="json"),
-            artifact=info.source.model_dump(mode="json"),
-            recipe=Recipe(runtime="eager").model_dump(mode="json"),
-            batch_sizes=[1],
-            threads=1,
-            point_max_s=60.0,
-            enough_s=0.1,
-            raw=str(tmp_path / "raw.npz"),
-            reference=reference,
-            with_accuracy=True,
-            build_s=0.0,
-            tolerate_noise=True,
-            **wanted,
-        )
-        return TrialResult.model_validate(told)
-
-    tried(None)
-    saved = dict(np.load(tmp_path / "raw.npz"))
-    np.savez(tmp_path / "baseline.npz", **saved | {"latency_ms_1": np.full(300, 1e-6)})
-    reference = str(tmp_path / "baseline.npz")
-    abandoned, whole = tried(reference), tried(reference, to_the_end=True)
+    info, raw, reference = kinds.workload("encoder", "texts"), tmp_path / "raw.npz", str(tmp_path / "baseline.npz")
+    limits = {"point_max_s": 60.0, "enough_s": 0.1}
+    trial_of(info, raw, **limits)
+    np.savez(reference, **dict(np.load(raw)) | {"latency_ms_1": np.full(300, 1e-6)})
+    abandoned = trial_of(info, raw, reference=reference, **limits)
+    whole = trial_of(info, raw, reference=reference, to_the_end=True, **limits)
     assert "its median is clearly above 1e-06 ms: it was timed with" in abandoned.given_up
     assert whole.given_up is None
     assert whole.points[0].latency_ms.p99.n >= 300

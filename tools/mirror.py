@@ -53,12 +53,7 @@ def render(result: SessionResult, folder: Path, machine: Machine) -> str | None:
 
 def mirror(folder: Path, tracking_uri: str, machine: Machine) -> MlflowRef:
     """Record a finished session in MLflow, unless it is there already; says why where that fails."""
-    outcome = machine.background(
-        "tools.tracking:record_task",
-        {"session_dir": str(folder), "example": str(folder / EXAMPLE), "tracking_uri": tracking_uri},
-        label="mlflow",
-        limit_s=RECORD_LIMIT_S,
-    )
+    outcome = _write("tools.tracking:record_task", folder, tracking_uri, machine)
     if isinstance(outcome, Returned):
         return MlflowRef.model_validate(outcome.value)
     return MlflowRef(
@@ -71,15 +66,16 @@ def mirror(folder: Path, tracking_uri: str, machine: Machine) -> MlflowRef:
 
 def mirror_challenge(folder: Path, tracking_uri: str, machine: Machine) -> str | None:
     """Record a session's challenge in MLflow; returns why that was not possible, if it was not."""
-    outcome = machine.background(
-        "tools.tracking:record_challenge_task",
-        {"session_dir": str(folder), "example": str(folder / EXAMPLE), "tracking_uri": tracking_uri},
-        label="mlflow",
-        limit_s=RECORD_LIMIT_S,
-    )
+    outcome = _write("tools.tracking:record_challenge_task", folder, tracking_uri, machine)
     if isinstance(outcome, Returned):
         return None
     return f"MLflow has no record of this challenge ({_why(outcome)}). The same command again completes it."
+
+
+def _write(task: str, folder: Path, tracking_uri: str, machine: Machine) -> TaskOutcome:
+    """Have a worker write to MLflow what a session's folder holds."""
+    arguments = {"session_dir": str(folder), "example": str(folder / EXAMPLE), "tracking_uri": tracking_uri}
+    return machine.background(task, arguments, label="mlflow", limit_s=RECORD_LIMIT_S)
 
 
 def _why(outcome: TaskOutcome) -> str:
