@@ -174,10 +174,11 @@ class LiveView:
         self._live.stop()
 
     def about(self, *, objective: str, budget_s: float) -> None:
-        """Put the objective into the header, and start the countdown."""
+        """Put the objective into the header, and start the countdown: what was trained before does not count."""
         with self._lock:
             self._objective = fmt.clean(objective)
             self._limit_s = budget_s
+            self._budget_seen = (0.0, self._clock())
 
     def started(self, what: str, *, detail: str = "", expected_s: float | None = None) -> None:
         """Show what runs now. What ran before is shown again when this has finished: a trial builds first."""

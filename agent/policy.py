@@ -11,7 +11,7 @@ from tools.contracts import EvidenceKind, ModelFormat, Option, Recipe
 from tools.selection import Configured, breaches, configurations, figure, final_choice, rivals, unsettled
 from tools.view import SessionView, Tried
 
-POLICY_VERSION = "5"
+POLICY_VERSION = "6"
 BUDGET_SHARE = 0.85
 """Of the session's time: past this the policy proposes no new experiment, so that choosing and confirming still fit."""
 THRESHOLD = 0.03

@@ -119,7 +119,7 @@ class Context:
     loading_s: float = 0.0
     """Seconds that loading the workload took."""
     training_s: float = 0.0
-    """Seconds that training a bundled workload took."""
+    """Seconds that training a bundled workload took, before anything was asked of the time budget."""
     proposed: tuple[Recipe, ...] = ()
     """What plugins propose to try."""
     advises: bool = False
@@ -139,12 +139,12 @@ class Context:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds of the time budget that are used.
+        """Seconds of the time budget that are used: training a bundled workload once is no part of tuning it.
 
         They are counted from what the journal knows, and not from a clock, so that a session that was killed and
         resumed, or is replayed, finds the same time on it at every decision.
         """
-        return self.loading_s + self.training_s + self.bench.charged_s
+        return self.loading_s + self.bench.charged_s
 
     def view(self) -> SessionView:
         """Return what is known now."""

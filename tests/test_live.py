@@ -74,6 +74,16 @@ def test_the_view_shows_what_runs_what_finished_what_was_found_and_the_time_left
         assert part in text
 
 
+def test_the_countdown_begins_after_a_bundled_model_was_trained():
+    console, clock = terminal(), Clock()
+    view = LiveView(console, workload="w", clock=clock)
+    view.started("prepare digits-tiny")
+    clock.now += 100
+    view.about(objective="lowest cost", budget_s=240)
+    clock.now += 10
+    assert "3 min 50 s left of 4 min" in "\n".join(drawn(view, console))
+
+
 def test_what_finished_runs_no_longer():
     console = terminal()
     view = LiveView(console, workload="w", clock=Clock())

@@ -409,6 +409,33 @@ def test_a_regression_is_judged_by_its_error_where_less_is_better(optimize):
 # --- the search ends -----------------------------------------------------------------------------------------
 
 
+def context_of(folder, *, ledger, loading_s=0.0, training_s=0.0, **bench):
+    """What nodes are given, on a bench that does only what it is told."""
+    measures = SimpleNamespace(workload=workload(), hardware=hardware(), stopped=False, charged_s=0.0, **bench)
+    return Context(
+        spec=spec(),
+        bench=measures,
+        policy=DefaultPolicy(),
+        ledger=ledger,
+        observer=Silent(),
+        session="s",
+        session_dir=folder,
+        created="",
+        tracking_uri="",
+        availability={},
+        loading_s=loading_s,
+        training_s=training_s,
+    )
+
+
+def test_training_a_bundled_model_once_leaves_its_first_session_all_of_its_time(tmp_path):
+    trained_s = 10 * spec().budget.time_s
+    first, later = (
+        context_of(tmp_path, ledger=Ledger(None), loading_s=2.0, training_s=seconds) for seconds in (trained_s, 0.0)
+    )
+    assert first.elapsed_s == later.elapsed_s == 2.0
+
+
 @pytest.mark.parametrize("holding", [None, 4, 1], ids=["nothing holds", "the larger batch holds", "batch 1 holds"])
 def test_a_leader_that_does_not_hold_gives_way_until_one_does(tmp_path, holding):
     recipe = Recipe(runtime="onnxruntime")
@@ -428,26 +455,12 @@ def test_a_leader_that_does_not_hold_gives_way_until_one_does(tmp_path, holding)
         ledger.use(found)
         return found
 
-    bench = SimpleNamespace(
-        workload=workload(),
-        hardware=hardware(),
-        stopped=False,
-        charged_s=0.0,
+    context = context_of(
+        tmp_path,
+        ledger=ledger,
+        loading_s=0.9 * spec().budget.time_s,  # too late for experiments, but not to confirm
         compare=compare,
         edge_cases=lambda trial, _batches: crashed(trial.recipe),
-    )
-    context = Context(
-        spec=spec(),
-        bench=bench,
-        policy=DefaultPolicy(),
-        ledger=ledger,
-        observer=Silent(),
-        session="s",
-        session_dir=tmp_path,
-        created="",
-        tracking_uri="",
-        availability={},
-        loading_s=0.9 * spec().budget.time_s,  # too late for experiments, but not to confirm
     )
     runtime = SimpleNamespace(context=context)
     confirmed = []
