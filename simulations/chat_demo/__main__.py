@@ -91,7 +91,7 @@ class _Demo:
 
     def hold(self, *, by_menu: bool) -> None:
         """Talk."""
-        write_spec(self._spec, self._home)
+        write_spec(self._spec, self._home, self._size)
         at = surroundings(self._home, str(self._spec))
         url = None
         if not by_menu:

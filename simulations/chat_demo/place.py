@@ -33,13 +33,17 @@ class Size:
     """Of traffic."""
     verify_s: float = 20.0
     """How long the changed autoscaler is watched."""
+    p99_ms: float | None = None
+    """The promise; None leaves that of digits-tiny."""
 
 
-def write_spec(path: Path, home: Path) -> None:
+def write_spec(path: Path, home: Path, size: Size) -> None:
     """Write the spec of digits-tiny without traffic; trains the model where there are no weights yet."""
     weights = prepare("digits-tiny", str(home))
     spec: dict[str, Any] = json.loads(bundled_spec("digits-tiny", Path(weights)).model_dump_json())
     del spec["hpa"], spec["traffic"]
+    if size.p99_ms is not None:
+        spec["objective"]["p99_ms"] = size.p99_ms
     spec["search"] = {"only": ["onnxruntime", "openvino"]}
     spec["budget"] = {"tolerate_noise": True}  # it shows a chat: other processes may run beside it
     _write(path, spec)
