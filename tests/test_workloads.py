@@ -129,6 +129,23 @@ def test_the_digest_changes_with_the_code_of_the_model_and_of_the_metric(tmp_pat
     assert code.source_digest(reference) != before
 
 
+def test_the_digest_changes_with_the_packages_that_a_module_lies_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    inner = tmp_path / "outer_of_digest" / "inner"
+    inner.mkdir(parents=True)
+    (inner.parent / "__init__.py").write_text("from outer_of_digest import settings\n")
+    (inner.parent / "settings.py").write_text("CLASSES = 3\n")
+    (inner / "factory.py").write_text("def build(): ...\n")  # `inner` itself has no __init__.py, as is allowed
+    reference = "outer_of_digest.inner.factory:build"
+    digests = {code.source_digest(reference)}
+    (inner.parent / "settings.py").write_text("CLASSES = 4\n")
+    digests.add(code.source_digest(reference))
+    (inner / "__init__.py").write_text("")
+    digests.add(code.source_digest(reference))
+    assert len(digests) == 3
+
+
 def test_evaluation_and_calibration_share_no_item_when_they_are_split(tmp_path):
     info = load(tmp_path)
     held_out = {row.tobytes() for row in load_inputs(info.evaluation)["input_0"]}

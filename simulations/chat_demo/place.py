@@ -16,7 +16,7 @@ import yaml
 from simulations.api_server import ApiServer
 from simulations.prometheus_server import prometheus
 from simulations.prometheus_week import service_life
-from simulations.scaling_demo.__main__ import HEALTHY, HPA, NAMESPACE, PEAK_REPLICAS, TODAY
+from simulations.scaling_demo.__main__ import HEALTHY, HPA, NAMESPACE, P99_MS, PEAK_REPLICAS, TODAY
 from simulations.scaling_demo.live import DEPLOYMENT, LiveService
 from tools.result import SessionResult
 from tools.traffic import bundled_day
@@ -33,8 +33,8 @@ class Size:
     """Of traffic."""
     verify_s: float = 20.0
     """How long the changed autoscaler is watched."""
-    p99_ms: float | None = None
-    """The promise; None leaves that of digits-tiny."""
+    p99_ms: float = P99_MS
+    """The promise."""
 
 
 def write_spec(path: Path, home: Path, size: Size) -> None:
@@ -42,8 +42,7 @@ def write_spec(path: Path, home: Path, size: Size) -> None:
     weights = prepare("digits-tiny", str(home))
     spec: dict[str, Any] = json.loads(bundled_spec("digits-tiny", Path(weights)).model_dump_json())
     del spec["hpa"], spec["traffic"]
-    if size.p99_ms is not None:
-        spec["objective"]["p99_ms"] = size.p99_ms
+    spec["objective"]["p99_ms"] = size.p99_ms
     spec["search"] = {"only": ["onnxruntime", "openvino"]}
     spec["budget"] = {"tolerate_noise": True}  # it shows a chat: other processes may run beside it
     _write(path, spec)

@@ -33,6 +33,8 @@ WEEKEND = 0.6
 PEAK_REPLICAS = 3.4
 """So many replicas, fully used, would take the highest rate of the week."""
 TUNING_S, VERIFY_S = 60, 60
+P99_MS = 100.0
+"""The promise: one that a machine keeps too on which other processes run."""
 TODAY = {
     "apiVersion": "autoscaling/v2",
     "kind": "HorizontalPodAutoscaler",
@@ -162,6 +164,7 @@ def _write_spec(folder: Path, home: Path) -> Path:
     weights = prepare("digits-tiny", str(home))
     spec: dict[str, Any] = json.loads(bundled_spec("digits-tiny", Path(weights)).model_dump_json())
     del spec["hpa"], spec["traffic"]
+    spec["objective"]["p99_ms"] = P99_MS
     spec["search"] = {"only": ["onnxruntime", "openvino"], "max_trials": 6}
     spec["budget"] = {"time_s": TUNING_S, "tolerate_noise": True}  # it shows scaling: other processes may run beside it
     return _written(folder / "tuning.yaml", spec)

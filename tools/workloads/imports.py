@@ -32,14 +32,16 @@ def is_ours(path: Path) -> bool:
 
 
 def local_sources(entry: Path, root: Path) -> list[Path]:
-    """Return `entry` and every file below `root` that it imports, directly or through another; sorted.
+    """Return `entry`, the `__init__.py` of its packages, and every file below `root` that these import; sorted.
+
+    What is imported through another file counts too.
 
     Args:
         entry: a Python file.
         root: the folder from which absolute imports of the user's own modules resolve.
     """
-    found = {entry}
-    waiting = [entry]
+    found = {entry, *_packages(entry, root)}
+    waiting = [*found]
     while waiting:
         for imported in _imports(waiting.pop()):
             for path in _files_of(imported, root):
@@ -96,6 +98,15 @@ def _imports(file: Path) -> Iterator[_Import]:
             module = tuple(node.module.split(".")) if node.module else ()
             for alias in node.names:  # the last part may be a module or something inside one
                 yield _Import((*module, alias.name), node.lineno, base)
+
+
+def _packages(entry: Path, root: Path) -> Iterator[Path]:
+    """Yield the `__init__.py` below the root that run before the entry is imported."""
+    for folder in entry.parents:
+        if folder == root or not folder.is_relative_to(root):
+            return
+        if (folder / "__init__.py").is_file():
+            yield folder / "__init__.py"
 
 
 def _files_of(imported: _Import, root: Path) -> Iterator[Path]:
