@@ -27,7 +27,7 @@ from tools.scaling.judging import BUSIEST, RECORDED, SAME_COST_SHARE
 from tools.scaling.playing import Players, World, series_of
 from tools.scaling.promises import HARDER_KEPT_SHARE, MOST_REVERSALS_PER_DAY, SURVIVORS_SHARE, Played, Promises
 from tools.scaling.replica import Replica
-from tools.scaling.settings import METRIC_NAMES, candidates
+from tools.scaling.settings import LOAD_SHARES, METRIC_NAMES, candidates, nearby
 from tools.scaling.twin import prepare, simulate
 
 SLO_MS = 100.0
@@ -165,6 +165,61 @@ class TestSettings:
     def test_no_cpu_target_is_so_high_that_the_controller_would_never_act(self):
         for setting in _candidates(_swell(3), metrics=("cpu",)):
             assert parse_autoscaler(setting.spec).metrics[0].target_percent * 1.1 < 100
+
+
+class TestNearby:
+    """What is tried around the best of the grid."""
+
+    best = next(s for s in _candidates(_swell(3), metrics=("queue", "rate")) if len(s.spec["metrics"]) == 2)
+
+    def nearby(self, best, bounds=None):
+        return nearby(best, REPLICA, slo_ms=SLO_MS, bounds=bounds or Bounds())
+
+    def test_the_rate_lies_between_those_of_the_grid_and_all_else_stays_but_the_pace(self):
+        found = self.nearby(self.best)
+        queue, rate = self.best.spec["metrics"]
+        aims = {_rate_target(s.spec) / HOLD for s in found}
+        at = quantity(rate["pods"]["target"]["averageValue"]) / HOLD
+        assert sorted(aims) == pytest.approx([at - 0.05, at - 0.025, at + 0.025, at + 0.05], abs=0.01)
+        assert {(s.min_replicas, s.max_replicas) for s in found} == {(self.best.min_replicas, self.best.max_replicas)}
+        assert all(s.spec["metrics"][0] == queue for s in found)
+        assert len({s.name for s in found}) == len(found) == 12
+
+    @given(low=st.floats(0, 2000), width=st.floats(0, 500))
+    def test_none_leaves_the_bounds(self, low, width):
+        alone = next(s for s in _candidates(_swell(3), metrics=("rate",)))
+        found = self.nearby(alone, Bounds(target=(low, low + width)))
+        assert all(low <= _rate_target(s.spec) <= low + width for s in found)
+        assert bool(found) == any(low <= _rate_target(s.spec) <= low + width for s in self.nearby(alone))
+
+    def test_nobody_aims_higher_than_the_grid_does(self):
+        moving = [s for s in _candidates(_swell(3), metrics=("rate",)) if s.min_replicas < s.max_replicas]
+        highest = max(moving, key=lambda s: _rate_target(s.spec))
+        found = self.nearby(highest)
+        assert found
+        assert max(_rate_target(s.spec) for s in found) <= 1.01 * LOAD_SHARES[-1] * HOLD  # it is rounded
+
+    @pytest.mark.parametrize("metric", ["queue", "cpu", "latency"])
+    def test_where_the_rate_is_not_followed_there_is_nothing(self, metric):
+        assert self.nearby(_candidates(_swell(3), metrics=(metric,))[0]) == ()
+
+    def test_around_todays_and_a_fixed_number_there_is_nothing(self):
+        today, *others = _candidates(_swell(3), today=_hpa(2, 9))
+        fixed = next(s for s in others if s.min_replicas == s.max_replicas)
+        assert self.nearby(today) == self.nearby(fixed) == ()
+
+    def test_a_cheaper_one_between_is_found_and_chosen(self):
+        recommended = _search(_swell(4))
+        share = _rate_target(recommended.chosen.spec) / HOLD
+        assert min(abs(share - aim) for aim in LOAD_SHARES) > 0.01
+        of_the_grid = {str(s.spec) for s in _candidates(_swell(4), metrics=("rate",))}
+        kept = [o for o in recommended.options if o.rejected is None]
+        best = min(o.outcomes[0].cost_usd for o in kept if str(o.spec) in of_the_grid)
+        assert recommended.chosen.outcomes[0].cost_usd < best
+
+
+def _rate_target(spec):
+    return quantity(spec["metrics"][-1]["pods"]["target"]["averageValue"])
 
 
 class TestPlaying:

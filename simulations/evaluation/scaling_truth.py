@@ -36,8 +36,8 @@ from tools.units import DAY_S
 TIMELINES = Path(__file__).parents[2] / "tests" / "hpa_timelines"
 NOTHING = "no setting keeps every promise"
 REFUSED = "refuse"
-FINE_SHARES = tuple(round(0.35 + 0.05 * step, 2) for step in range(12))
-"""Loads to aim at, as shares of what a replica holds: twice as fine as the search's own, and further."""
+FINE_SHARES = tuple(round(0.35 + 0.025 * step, 3) for step in range(23))
+"""Loads to aim at, as shares of what a replica holds: all as close as those that the search tries near its best."""
 _HOUR_S = 3600.0
 _MINUTE_S = 60.0
 _LEVEL = 0.95
@@ -63,7 +63,7 @@ def search_settings(situation: ScalingSituation) -> Answer:
         found.chosen.name,
         found.chosen.outcomes[0].cost_usd,
         found.effort.settings,
-        f"it aims at {aims} of what a replica holds, and at nothing between",
+        f"it aims at {aims} of what a replica holds, and then only near the best of these",
     )
 
 

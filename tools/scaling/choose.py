@@ -1,5 +1,7 @@
 """The search: every setting through the twin, the cheapest that keeps every promise, and what that rests on.
 
+A grid of settings comes first, then those with targets near that of its best.
+
 What is promised, and what settles a tie, stands in `tools.scaling.promises` and `tools.scaling.judging.choose`. If no
 setting keeps every promise, none is chosen: a promise is never traded for money.
 """
@@ -12,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from tools.contracts.base import digest_of
 from tools.contracts.recommendation import Effort, Judged, Recommendation, StaticNeed
 from tools.contracts.scaling import Bounds, Delays, HpaSpec, ScalingOption
 from tools.scaling.capacity import replicas_for
@@ -20,7 +23,7 @@ from tools.scaling.judging import BUSIEST, HARDER, RECORDED, WORTH_RUNNING, Case
 from tools.scaling.playing import Player, Players, World, series_of
 from tools.scaling.promises import HARDER_KEPT_SHARE, Promises
 from tools.scaling.replica import Replica
-from tools.scaling.settings import candidates
+from tools.scaling.settings import candidates, nearby
 from tools.scaling.story import sentence, stretch
 from tools.scaling.twin import Run, UnplayableError
 from tools.spec import ScalingMetric
@@ -103,6 +106,11 @@ def search(
             rest_usd=price_per_hour_usd * (recorded.seconds - world.days[BUSIEST].seconds) / 3600,
         )
         cases = judge.judge(settings)
+        best = choose(cases)
+        if best is not None:
+            tried = {digest_of(setting.spec) for setting in settings}
+            finer = nearby(best.setting, replica, slo_ms=slo_ms, bounds=bounds or Bounds())
+            cases = judge.judge([setting for setting in finer if digest_of(setting.spec) not in tried], cases)
     found = _Found(cases, judge)
     static = _static_need(world)
     before, after = (None if case is None else player.run(RECORDED, case.setting.spec) for case in found.drawn)

@@ -134,11 +134,12 @@ class Judge:
         self.recorded_runs = 0
         self.harder_runs = 0
 
-    def judge(self, settings: Sequence[Setting]) -> list[Case]:
-        """Return a case for each setting, in their order."""
-        cases = self._on_busiest_day(settings) if self._rest_usd else self._on_recorded(settings)
+    def judge(self, settings: Sequence[Setting], known: Sequence[Case] = ()) -> list[Case]:
+        """Return a case for each setting, in their order, after those that are known."""
+        first = self._on_busiest_day(settings) if self._rest_usd else self._on_recorded(settings)
+        cases = [*known, *first]
         unbroken = sorted(
-            (i for i, case in enumerate(cases) if not case.broken), key=lambda i: self.least_usd(cases[i])
+            (i for i in range(len(known), len(cases)) if not cases[i].broken), key=lambda i: self.least_usd(cases[i])
         )
         for start in range(0, len(unbroken), BLOCK):
             best = choose(cases)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -48,6 +48,9 @@ With a share s the controller runs about `rate / s` replicas. Two survive the lo
 0.67; above 0.8 the controller's tolerance of 10 % alone reaches 0.88, and what is left does not last until a further
 replica has started.
 """
+
+NEARBY_SHARES = (-0.05, -0.025, 0.025, 0.05)
+"""How far from the best of these is aimed as well: half of the way to the next, and a quarter."""
 
 LATENCY_SHARES = (0.4, 0.6, 0.8)
 """Shares of the SLO. The p99 hardly moves below saturation, so that a finer grid would tell nothing apart."""
@@ -157,6 +160,34 @@ def candidates(
     return tuple(setting for setting in settings if unique[digest_of(setting.spec)] is setting)
 
 
+def nearby(best: Setting, replica: Replica, *, slo_ms: float, bounds: Bounds) -> tuple[Setting, ...]:
+    """Return settings that aim between those of `candidates`: its best one with other targets, at each pace.
+
+    Args:
+        best: what is best among the candidates; its bounds on replicas stay.
+        replica: how one replica serves.
+        slo_ms: p99 to keep.
+        bounds: what no setting may leave.
+
+    Returns:
+        At most 12 settings. None around today's, around a fixed number of replicas, where the rate is not followed:
+        the other metrics have targets that are closer to each other already.
+    """
+    metrics = best.spec.get("metrics") or ()
+    rates = [metric for metric in metrics if metric.get("pods", {}).get("metric", {}).get("name") == RATE_METRIC]
+    hold_rps = replica.slo_capacity_rps(slo_ms)
+    if best.is_today or best.min_replicas == best.max_replicas or not rates or not hold_rps:
+        return ()
+    (rate,) = rates
+    share = _target(parse_autoscaler({"maxReplicas": 1, "metrics": [rate]}).metrics[0]) / hold_rps
+    shares = [share + further for further in NEARBY_SHARES if 0 < share + further <= LOAD_SHARES[-1]]
+    signals = (
+        tuple(_pods_metric(RATE_METRIC, aim * hold_rps) if metric is rate else metric for metric in metrics)
+        for aim in shares
+    )
+    return tuple(_paced(_distinct(signals, bounds), best.min_replicas, best.max_replicas))
+
+
 def max_replicas_within(bounds: Bounds, price_per_hour_usd: float) -> int:
     """Return the highest maxReplicas that the bounds allow, 0 if a day of one replica costs too much already."""
     if bounds.daily_cost_usd is None:
@@ -224,7 +255,7 @@ class _Targets:
         return [_cpu_metric(percent) for percent in sorted(found.union(USUAL_CPU_PERCENTS))]
 
 
-def _distinct(groups: Iterator[tuple[HpaSpec, ...]], bounds: Bounds) -> list[tuple[HpaSpec, ...]]:
+def _distinct(groups: Iterable[tuple[HpaSpec, ...]], bounds: Bounds) -> list[tuple[HpaSpec, ...]]:
     """Return the groups of metrics that the bounds allow, each once, in order."""
     allowed = {digest_of(group): group for group in groups if _within(group, bounds)}
     return list(allowed.values())
@@ -235,13 +266,18 @@ def _grid(
 ) -> Iterator[Setting]:
     """Yield signal x minReplicas x maxReplicas x behaviour, then fixed numbers of replicas."""
     minima, maxima, fixed = _replica_ranges(rps, hold_rps, limits)
-    for signal, least, most, (pace, behavior) in itertools.product(signals, minima, maxima, BEHAVIORS.items()):
+    for signal, least, most in itertools.product(signals, minima, maxima):
         if least < most:
-            spec = _spec(signal, least, most, behavior)
-            yield Setting(f"{describe(spec)}, {pace}", spec)
+            yield from _paced([signal], least, most)
     for count in fixed if signals else ():
         # The controller wants a metric, though with equal bounds it never matters.
         yield Setting(f"always {count}", _spec(signals[0], count, count, None))
+
+
+def _paced(signals: Sequence[tuple[HpaSpec, ...]], least: int, most: int) -> Iterator[Setting]:
+    for signal, (pace, behavior) in itertools.product(signals, BEHAVIORS.items()):
+        spec = _spec(signal, least, most, behavior)
+        yield Setting(f"{describe(spec)}, {pace}", spec)
 
 
 def _replica_ranges(
