@@ -107,13 +107,18 @@ def print_session(folder: Path, console: Console, now: dt.datetime) -> None:
         now: for its age; with a time zone.
 
     Raises:
-        InfertuneError: its result is damaged, or there is neither a journal that can be read nor a result.
+        StorageError: neither its journal nor a result can be read.
     """
     from agent.console import print_summary
 
     row = _row(folder, _waiting(folder.parents[1], now).get(folder.name))
-    result = read_result(folder / RESULT) if (folder / RESULT).exists() else None
     record = _record(folder)
+    try:
+        result = read_result(folder / RESULT) if (folder / RESULT).exists() else None
+    except StorageError:
+        if record is None:
+            raise
+        result = None  # the row says so, and the journal has the decisions
     if result is None and record is None:
         raise StorageError(
             "nothing of this session can be read: it never began, or its journal is damaged.",
@@ -125,7 +130,8 @@ def print_session(folder: Path, console: Console, now: dt.datetime) -> None:
     if result is not None:
         print_summary(result, console)
     else:
-        _say(console, f"{row.state}: there is no result. {row.summary}".strip())
+        without = "" if (folder / RESULT).exists() else f"there is no result. {row.summary}"
+        _say(console, f"{row.state}: {without or 'these are the decisions that the journal has.'}".strip())
     decisions = result.decisions if result is not None else ()
     _print_decisions(row.session, decisions if record is None else record.decisions, console)
     if row.to_do:

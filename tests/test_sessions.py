@@ -240,6 +240,18 @@ def test_three_sessions_one_of_which_found_nothing_and_one_without_a_journal(inf
     assert "a journal cannot be read" in answer.out
 
 
+def test_of_a_damaged_result_the_decisions_are_still_shown(infertune, home):
+    folder = write(home, A)
+    (folder / "result.json").write_text('{"version": 1, "sess')
+    answer = infertune("sessions", "show", A)
+    assert (answer.exit_code, answer.err) == (0, "")
+    assert "unreadable: these are the decisions that the journal has." in answer.out
+    assert all(decision.id in answer.out for decision in sample_result().decisions)
+    assert "To do: result.json cannot be read: is no result of a session" in " ".join(answer.out.split())
+    (folder / "journal.jsonl").write_text("damaged\n")
+    refused(infertune("sessions", "show", A), "result.json", "is no result of a session")
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
