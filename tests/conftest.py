@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import pytest
 from hypothesis import settings
@@ -24,6 +25,15 @@ def commands():
     running = Commands()
     yield running
     running.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_outlives_its_tests():
+    """Wait for the processes that a chat leaves behind: sessions, and the writers of its traces."""
+    yield
+    modules = (sys.modules.get(f"agent.chat.{name}") for name in ("background", "traces"))
+    for process in (process for module in modules if module is not None for process in module._STARTED):
+        process.wait(timeout=120)
 
 
 @pytest.fixture(autouse=True)
