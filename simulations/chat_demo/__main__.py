@@ -24,7 +24,7 @@ from agent.sessions import folders
 from simulations.chat_demo.person import MARK, Line, Person
 from simulations.chat_demo.place import Size, write_spec
 from simulations.chat_demo.place import surroundings as traffic_and_cluster
-from simulations.chat_demo.script import P99_MS, PRICE_USD, script
+from simulations.chat_demo.script import ASKED_P99_MS, PRICE_USD, script
 from simulations.openai_server import OpenAIServer
 from tools.cluster.store import PlanStore
 from tools.errors import InfertuneError
@@ -112,7 +112,7 @@ class _Demo:
         yield lambda: self._after(self._wait, "And how did it end?")
         yield "Why that one?"
         yield lambda: self._after(
-            self._count, f"What if p99 had to be {P99_MS:g} ms at most, and a replica cost ${PRICE_USD} an hour?"
+            self._count, f"What if p99 had to be {ASKED_P99_MS:g} ms at most, and a replica cost ${PRICE_USD} an hour?"
         )
         yield lambda: self._after(
             self._count_again, self._connect, "Traffic and cluster are in the spec now: go again, please."
@@ -135,7 +135,7 @@ class _Demo:
         yield self._last_choice
         yield ""
         yield lambda: self._after(self._wait, self._count, self._number("what_if"))
-        yield from (f"{P99_MS:g}", "", f"{PRICE_USD:g}", "")
+        yield from (f"{ASKED_P99_MS:g}", "", f"{PRICE_USD:g}", "")
         yield lambda: self._after(self._count_again, self._connect, start[0])
         yield from start[1:]
         for tool in ("watch_session", "compare_sessions", "describe_traffic", "show_scaling", "show_plans"):

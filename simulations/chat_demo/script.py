@@ -15,7 +15,7 @@ from simulations.openai_server import Answer, Request, Scripted, calls, says
 Told: TypeAlias = dict[str, Any]
 Words: TypeAlias = Callable[[Told], str]
 
-P99_MS, PRICE_USD = 5.0, 0.17
+ASKED_P99_MS, PRICE_USD = 5.0, 0.17
 """What the person asks for in "what if"."""
 
 
@@ -34,7 +34,7 @@ def script(time_budget_s: float, max_trials: int) -> list[Scripted]:
         calls(("explain", {})),
         _into_the_last_choice,
         _worded(_why),
-        *_turn(_what_if, ("what_if", {"p99_ms": P99_MS, "price_per_hour_usd": PRICE_USD})),
+        *_turn(_what_if, ("what_if", {"p99_ms": ASKED_P99_MS, "price_per_hour_usd": PRICE_USD})),
         *_turn(_started, ("start_session", start)),
         *_turn(_compared, ("compare_sessions", {})),
         *_turn(_traffic, ("describe_traffic", {})),

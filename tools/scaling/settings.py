@@ -170,8 +170,8 @@ def nearby(best: Setting, replica: Replica, *, slo_ms: float, bounds: Bounds) ->
         bounds: what no setting may leave.
 
     Returns:
-        At most 12 settings. None around today's, around a fixed number of replicas, where the rate is not followed:
-        the other metrics have targets that are closer to each other already.
+        At most 12 settings, all with another target for the request rate. None around today's, around a fixed number
+        of replicas, and where the best does not follow the rate.
     """
     metrics = best.spec.get("metrics") or ()
     rates = [metric for metric in metrics if metric.get("pods", {}).get("metric", {}).get("name") == RATE_METRIC]
