@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,11 +15,18 @@ import yaml
 from simulations.api_server import ApiServer
 from simulations.prometheus_server import prometheus
 from simulations.prometheus_week import service_life
-from simulations.scaling_demo.__main__ import HEALTHY, HPA, NAMESPACE, P99_MS, PEAK_REPLICAS, TODAY
+from simulations.scaling_demo.__main__ import (
+    HEALTHY,
+    HPA,
+    NAMESPACE,
+    P99_MS,
+    PEAK_REPLICAS,
+    TODAY,
+    spec_without_traffic,
+)
 from simulations.scaling_demo.live import DEPLOYMENT, LiveService
 from tools.result import SessionResult
 from tools.traffic import bundled_day
-from tools.workloads.bundled import bundled_spec, prepare
 
 
 @dataclass(frozen=True)
@@ -39,10 +45,7 @@ class Size:
 
 def write_spec(path: Path, home: Path, size: Size) -> None:
     """Write the spec of digits-tiny without traffic; trains the model where there are no weights yet."""
-    weights = prepare("digits-tiny", str(home))
-    spec: dict[str, Any] = json.loads(bundled_spec("digits-tiny", Path(weights)).model_dump_json())
-    del spec["hpa"], spec["traffic"]
-    spec["objective"]["p99_ms"] = size.p99_ms
+    spec = spec_without_traffic(home, size.p99_ms)
     spec["search"] = {"only": ["onnxruntime", "openvino"]}
     spec["budget"] = {"tolerate_noise": True}  # it shows a chat: other processes may run beside it
     _write(path, spec)

@@ -159,12 +159,22 @@ def _week(rps_per_replica: float) -> list[float]:
     return rates
 
 
-def _write_spec(folder: Path, home: Path) -> Path:
-    """Write the spec of digits-tiny without traffic; trains the model when there are no weights yet."""
+def spec_without_traffic(home: Path, p99_ms: float) -> dict[str, Any]:
+    """Return the spec of digits-tiny as a document, without traffic and HPA; trains it where there are no weights yet.
+
+    Args:
+        home: where its weights are.
+        p99_ms: what it promises.
+    """
     weights = prepare("digits-tiny", str(home))
     spec: dict[str, Any] = json.loads(bundled_spec("digits-tiny", Path(weights)).model_dump_json())
     del spec["hpa"], spec["traffic"]
-    spec["objective"]["p99_ms"] = P99_MS
+    spec["objective"]["p99_ms"] = p99_ms
+    return spec
+
+
+def _write_spec(folder: Path, home: Path) -> Path:
+    spec = spec_without_traffic(home, P99_MS)
     spec["search"] = {"only": ["onnxruntime", "openvino"], "max_trials": 6}
     spec["budget"] = {"time_s": TUNING_S, "tolerate_noise": True}  # it shows scaling: other processes may run beside it
     return _written(folder / "tuning.yaml", spec)
